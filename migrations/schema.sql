@@ -920,7 +920,12 @@ COMMENT ON COLUMN tickets.inc.geog IS 'geom as geography: distances in metres, f
 
 CREATE FUNCTION tickets.bytes_of_texts(p_ticket tickets.inc) RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN octet_length(concat((p_ticket).ticket_id, (p_ticket).normalized_status, (p_ticket).raw_status, (p_ticket).bucket, (p_ticket).cluster, (p_ticket).region, (p_ticket).location_name, (p_ticket).location_key, (p_ticket).assigned_team, (p_ticket).owner, (p_ticket).sla_status));
+    AS $$
+  select octet_length(concat(
+    p_ticket.ticket_id, p_ticket.normalized_status, p_ticket.raw_status, p_ticket.bucket, p_ticket.cluster, p_ticket.region,
+    p_ticket.location_name, p_ticket.location_key, p_ticket.assigned_team, p_ticket.owner, p_ticket.sla_status
+  ))
+$$;
 
 COMMENT ON FUNCTION tickets.bytes_of_texts(p_ticket tickets.inc) IS 'Bytes of the texts among the properties of a ticket''s feature, by which the map keeps within the 256 MB that jsonb holds.';
 
@@ -4893,7 +4898,10 @@ COMMENT ON COLUMN tickets_ops.schedule.since IS 'When it became what it is: a ru
 
 CREATE FUNCTION tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day date) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (((EXTRACT(month FROM p_day))::integer = ANY ((p_entry).months)) AND (((EXTRACT(day FROM p_day))::integer = ANY ((p_entry).dates)) OR ((EXTRACT(dow FROM p_day))::integer = ANY ((p_entry).weekdays))));
+    AS $$
+  select extract(month from p_day)::integer = any (p_entry.months)
+    and (extract(day from p_day)::integer = any (p_entry.dates) or extract(dow from p_day)::integer = any (p_entry.weekdays))
+$$;
 
 COMMENT ON FUNCTION tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day date) IS 'Whether an entry of the crontab fires on a day (UTC).';
 
@@ -5372,7 +5380,9 @@ COMMENT ON COLUMN tickets.geo_clusters.updated_at IS 'When the row last changed.
 
 CREATE FUNCTION tickets_ops.is_due(p_cluster tickets.geo_clusters) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN (((p_cluster).geom IS NULL) AND ((p_cluster).verified IS NOT TRUE) AND COALESCE(((p_cluster).expires_at <= now()), true));
+    AS $$
+  select p_cluster.geom is null and p_cluster.verified is not true and coalesce(p_cluster.expires_at <= now(), true)
+$$;
 
 COMMENT ON FUNCTION tickets_ops.is_due(p_cluster tickets.geo_clusters) IS 'Whether a cluster may be asked: it is not known, or was found nowhere and that has expired. A centroid does not expire. True of the row that a left join did not find.';
 
@@ -5449,7 +5459,9 @@ COMMENT ON COLUMN tickets.geo_locations.updated_at IS 'When the row last changed
 
 CREATE FUNCTION tickets_ops.is_due(p_location tickets.geo_locations) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN (((p_location).cluster IS NULL) OR ((NOT (p_location).verified) AND COALESCE(((p_location).expires_at <= now()), false)));
+    AS $$
+  select p_location.cluster is null or (not p_location.verified and coalesce(p_location.expires_at <= now(), false))
+$$;
 
 COMMENT ON FUNCTION tickets_ops.is_due(p_location tickets.geo_locations) IS 'Whether a place may be asked: it is not known, or what was said of it has expired (never, where expires_at is NULL). True of the row that a left join did not find.';
 
@@ -5461,7 +5473,9 @@ COMMENT ON FUNCTION tickets_ops.is_erasing() IS 'Whether tickets_ops.erase_place
 
 CREATE FUNCTION tickets_ops.is_failure(p_snapshot tickets_ops.snapshots) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (((p_snapshot).status = 'failed'::text) AND ((p_snapshot).opens_at IS NULL) AND (NOT (p_snapshot).ignored) AND (NOT (p_snapshot).is_late));
+    AS $$
+  select p_snapshot.status = 'failed' and p_snapshot.opens_at is null and not p_snapshot.ignored and not p_snapshot.is_late
+$$;
 
 COMMENT ON FUNCTION tickets_ops.is_failure(p_snapshot tickets_ops.snapshots) IS 'Whether loading a file failed. A future-dated file, one that is no CSV and one that came too late have the status failed as well, but were refused without being read, and health speaks of them in other words.';
 
@@ -5515,7 +5529,14 @@ COMMENT ON FUNCTION tickets_ops.is_open(p_status text, p_opens_at timestamp with
 
 CREATE FUNCTION tickets_ops.is_passed_over_elsewhere(p_snapshot tickets_ops.snapshots) RETURNS boolean
     LANGUAGE sql STABLE
-    RETURN (EXISTS (SELECT FROM tickets_ops.snapshots o WHERE ((o.dataset = (is_passed_over_elsewhere.p_snapshot).dataset) AND (o.source_key = (is_passed_over_elsewhere.p_snapshot).source_key) AND (o.source_etag = (is_passed_over_elsewhere.p_snapshot).source_etag) AND (o.source_last_modified = (is_passed_over_elsewhere.p_snapshot).source_last_modified) AND (o.status = 'superseded'::text))));
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select exists (
+    select from tickets_ops.snapshots o -- unique index snapshots_superseded_once
+    where o.dataset = p_snapshot.dataset and o.source_key = p_snapshot.source_key and o.source_etag = p_snapshot.source_etag
+      and o.source_last_modified = p_snapshot.source_last_modified and o.status = 'superseded'
+  )
+$$;
 
 COMMENT ON FUNCTION tickets_ops.is_passed_over_elsewhere(p_snapshot tickets_ops.snapshots) IS 'Whether another row of the ledger says of the same version of a file that it was passed over (superseded). Only one may: this one cannot become superseded too.';
 
@@ -5533,7 +5554,9 @@ COMMENT ON FUNCTION tickets_ops.is_unknown_cluster(p_cluster text) IS 'Whether n
 
 CREATE FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) RETURNS boolean
     LANGUAGE sql STABLE
-    RETURN (((p_cluster).geom IS NULL) AND (NOT tickets_ops.is_due(p_cluster)));
+    AS $$
+  select p_cluster.geom is null and not tickets_ops.is_due(p_cluster)
+$$;
 
 COMMENT ON FUNCTION tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) IS 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
 
@@ -6581,7 +6604,9 @@ COMMENT ON FUNCTION tickets_ops.moves() IS 'The tickets that followed the gazett
 
 CREATE FUNCTION tickets_ops.needs_person(p_snapshot tickets_ops.snapshots) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (((p_snapshot).status = ANY (ARRAY['held'::text, 'partial'::text])) OR tickets_ops.is_failure(p_snapshot));
+    AS $$
+  select p_snapshot.status in ('held', 'partial') or tickets_ops.is_failure(p_snapshot)
+$$;
 
 COMMENT ON FUNCTION tickets_ops.needs_person(p_snapshot tickets_ops.snapshots) IS 'Whether a file failed, is held, or was loaded only in part: of snapshots a later file makes up for it, of changes a person must.';
 
@@ -7259,7 +7284,10 @@ COMMENT ON FUNCTION tickets_ops.read_metrics() IS 'The rows of tickets_ops.metri
 
 CREATE FUNCTION tickets_ops.reason(p_snapshot tickets_ops.snapshots) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN COALESCE((p_snapshot).error, (p_snapshot).broken_off, CASE WHEN ((p_snapshot).status = 'held'::text) THEN (p_snapshot).hold_reason ELSE NULL::text END);
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(p_snapshot.error, p_snapshot.broken_off, case when p_snapshot.status = 'held' then p_snapshot.hold_reason end)
+$$;
 
 COMMENT ON FUNCTION tickets_ops.reason(p_snapshot tickets_ops.snapshots) IS 'Why a snapshot failed, is partial, held or was passed over, in words. NULL where all is well.';
 

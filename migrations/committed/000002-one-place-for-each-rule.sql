@@ -1,5 +1,5 @@
 --! Previous: sha1:d17fa6c5d105c82ef26e0d3cb226bfe0e7f3185e
---! Hash: sha1:81cd67220369f9bde813b22ec276f61ebf6ad852
+--! Hash: sha1:832c4caae6cabaa18335b3daeb1f7042973dd4c4
 --! Message: one-place-for-each-rule
 
 --! split: 1-current.sql
@@ -269,12 +269,15 @@ comment on function tickets_ops.answer_expires_at(text, integer, numeric, timest
   'When a place may be asked again: found after p_found_days (NULL: 180), not found after 7 days the first time and 30 then, rejected and needs_review after 30.';
 
 -- Both are inlined.
-create or replace function tickets_ops.is_due(p_cluster tickets.geo_clusters) returns boolean language sql stable parallel safe
-return p_cluster.geom is null and p_cluster.verified is not true and coalesce(p_cluster.expires_at <= now(), true);
+-- A text, as of all that take a whole row: a bound body would keep typed columns from being added to the table.
+create or replace function tickets_ops.is_due(p_cluster tickets.geo_clusters) returns boolean language sql stable parallel safe as $$
+  select p_cluster.geom is null and p_cluster.verified is not true and coalesce(p_cluster.expires_at <= now(), true)
+$$;
 comment on function tickets_ops.is_due(tickets.geo_clusters) is 'Whether a cluster may be asked: it is not known, or was found nowhere and that has expired. A centroid does not expire. True of the row that a left join did not find.';
 
-create or replace function tickets_ops.is_due(p_location tickets.geo_locations) returns boolean language sql stable parallel safe
-return p_location.cluster is null or (not p_location.verified and coalesce(p_location.expires_at <= now(), false));
+create or replace function tickets_ops.is_due(p_location tickets.geo_locations) returns boolean language sql stable parallel safe as $$
+  select p_location.cluster is null or (not p_location.verified and coalesce(p_location.expires_at <= now(), false))
+$$;
 comment on function tickets_ops.is_due(tickets.geo_locations) is 'Whether a place may be asked: it is not known, or what was said of it has expired (never, where expires_at is NULL). True of the row that a left join did not find.';
 --! EndIncluded geocoding/expiry.sql
 --! Included jobs/job-policy.sql
@@ -878,24 +881,31 @@ create or replace function tickets_ops.is_open(p_status text, p_opens_at timesta
 return p_status = 'superseded' or (p_status = 'failed' and coalesce(p_opens_at <= now(), false));
 comment on function tickets_ops.is_open(text, timestamptz) is 'Whether a version of a file that the ledger knows may be loaded all the same, without force: it was passed over, or refused as future-dated, and its time has come.';
 
-create or replace function tickets_ops.is_failure(p_snapshot tickets_ops.snapshots) returns boolean language sql immutable parallel safe
-return p_snapshot.status = 'failed' and p_snapshot.opens_at is null and not p_snapshot.ignored and not p_snapshot.is_late;
+-- A text, as of all that take a whole row: a bound body would keep typed columns from being added to the table.
+create or replace function tickets_ops.is_failure(p_snapshot tickets_ops.snapshots) returns boolean language sql immutable parallel safe as $$
+  select p_snapshot.status = 'failed' and p_snapshot.opens_at is null and not p_snapshot.ignored and not p_snapshot.is_late
+$$;
 comment on function tickets_ops.is_failure(tickets_ops.snapshots) is 'Whether loading a file failed. A future-dated file, one that is no CSV and one that came too late have the status failed as well, but were refused without being read, and health speaks of them in other words.';
 
-create or replace function tickets_ops.needs_person(p_snapshot tickets_ops.snapshots) returns boolean language sql immutable parallel safe
-return p_snapshot.status in ('held', 'partial') or tickets_ops.is_failure(p_snapshot);
+create or replace function tickets_ops.needs_person(p_snapshot tickets_ops.snapshots) returns boolean language sql immutable parallel safe as $$
+  select p_snapshot.status in ('held', 'partial') or tickets_ops.is_failure(p_snapshot)
+$$;
 comment on function tickets_ops.needs_person(tickets_ops.snapshots) is 'Whether a file failed, is held, or was loaded only in part: of snapshots a later file makes up for it, of changes a person must.';
 
 create or replace function tickets_ops.reason(p_snapshot tickets_ops.snapshots) returns text language sql immutable parallel safe
-return coalesce(p_snapshot.error, p_snapshot.broken_off, case when p_snapshot.status = 'held' then p_snapshot.hold_reason end);
+set search_path = pg_catalog, pg_temp as $$
+  select coalesce(p_snapshot.error, p_snapshot.broken_off, case when p_snapshot.status = 'held' then p_snapshot.hold_reason end)
+$$;
 comment on function tickets_ops.reason(tickets_ops.snapshots) is 'Why a snapshot failed, is partial, held or was passed over, in words. NULL where all is well.';
 
 create or replace function tickets_ops.is_passed_over_elsewhere(p_snapshot tickets_ops.snapshots) returns boolean language sql stable
-return exists (
-  select from tickets_ops.snapshots o -- unique index snapshots_superseded_once
-  where o.dataset = p_snapshot.dataset and o.source_key = p_snapshot.source_key and o.source_etag = p_snapshot.source_etag
-    and o.source_last_modified = p_snapshot.source_last_modified and o.status = 'superseded'
-);
+set search_path = pg_catalog, pg_temp as $$
+  select exists (
+    select from tickets_ops.snapshots o -- unique index snapshots_superseded_once
+    where o.dataset = p_snapshot.dataset and o.source_key = p_snapshot.source_key and o.source_etag = p_snapshot.source_etag
+      and o.source_last_modified = p_snapshot.source_last_modified and o.status = 'superseded'
+  )
+$$;
 comment on function tickets_ops.is_passed_over_elsewhere(tickets_ops.snapshots) is 'Whether another row of the ledger says of the same version of a file that it was passed over (superseded). Only one may: this one cannot become superseded too.';
 
 create or replace function tickets_ops.check_transition() returns trigger
@@ -1702,13 +1712,15 @@ comment on function tickets.filtered_tickets(boolean, boolean, text, text, text)
 --! Included serving/map.sql
 -- The map: what dashboard_api serves.
 
--- Inlined; so not immutable, because concat() is not.
+-- Inlined; so not immutable, because concat() is not. The body is a text: one that is bound would keep columns from being added to the table.
 create or replace function tickets.bytes_of_texts(p_ticket tickets.inc) returns integer
 language sql stable parallel safe
-return octet_length(concat(
-  p_ticket.ticket_id, p_ticket.normalized_status, p_ticket.raw_status, p_ticket.bucket, p_ticket.cluster, p_ticket.region,
-  p_ticket.location_name, p_ticket.location_key, p_ticket.assigned_team, p_ticket.owner, p_ticket.sla_status
-));
+as $$
+  select octet_length(concat(
+    p_ticket.ticket_id, p_ticket.normalized_status, p_ticket.raw_status, p_ticket.bucket, p_ticket.cluster, p_ticket.region,
+    p_ticket.location_name, p_ticket.location_key, p_ticket.assigned_team, p_ticket.owner, p_ticket.sla_status
+  ))
+$$;
 comment on function tickets.bytes_of_texts(tickets.inc) is 'Bytes of the texts among the properties of a ticket''s feature, by which the map keeps within the 256 MB that jsonb holds.';
 
 -- A feature's properties, once for all map functions of INC. Inlined wherever it stands in a FROM; with a constant for p_open one of
@@ -2490,8 +2502,9 @@ comment on function tickets_ops.flag_suspicious(text) is 'Sets or clears tickets
 --! Included geocoding/snooze.sql
 -- Geocoding jobs that have to wait, for their turn or for their cluster's centroid, and what wakes them.
 
-create or replace function tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) returns boolean language sql stable
-return p_cluster.geom is null and not tickets_ops.is_due(p_cluster);
+create or replace function tickets_ops.is_unresolvable(p_cluster tickets.geo_clusters) returns boolean language sql stable as $$
+  select p_cluster.geom is null and not tickets_ops.is_due(p_cluster)
+$$;
 comment on function tickets_ops.is_unresolvable(tickets.geo_clusters) is 'Whether a cluster has no centroid and none is to be had: it was asked in vain lately, or a person took it away.';
 
 create or replace function tickets_ops.request_centroid(p_cluster text, p_priority integer) returns boolean
@@ -5076,6 +5089,85 @@ begin atomic
 end;
 comment on function tickets_ops.review_place(text, text, text) is 'Everything a person looks at to decide about one place, as the page shows it: p_kind location or cluster. place (NULL: there is none), centre (of its cluster, with the guard), candidates, beyond (for a cluster: tickets_ops.places_beyond_guard), together (where three or more of these lie), names (as field staff typed them, at most 12), found ([lng, lat, key] of the cluster''s placed places, at most 500), history (the last 5 decisions). Reads with the caller''s rights.';
 --! EndIncluded review/place-details.sql
+--! Included operations/schedule.sql
+-- When the schedule looks at the bucket: the entries of the crontab, which a worker records when it starts
+-- (src/worker/schedule.ts). No SQL knows an hour of its own.
+
+create or replace function tickets_ops.record_schedule(p_entries jsonb) returns void language sql set search_path = pg_catalog, pg_temp as $$
+  delete from tickets_ops.schedule
+  where identifier not in (select entry ->> 'identifier' from jsonb_array_elements(p_entries) as entry);
+  insert into tickets_ops.schedule as known (identifier, task, dataset, minutes, hours, dates, months, weekdays)
+  select identifier, task, dataset, minutes, hours, dates, months, weekdays
+  from jsonb_populate_recordset(null::tickets_ops.schedule, p_entries)
+  on conflict (identifier) do update set
+    task = excluded.task, dataset = excluded.dataset, minutes = excluded.minutes, hours = excluded.hours, dates = excluded.dates,
+    months = excluded.months, weekdays = excluded.weekdays, since = now()
+  where (known.task, known.dataset, known.minutes, known.hours, known.dates, known.months, known.weekdays)
+    is distinct from
+    (excluded.task, excluded.dataset, excluded.minutes, excluded.hours, excluded.dates, excluded.months, excluded.weekdays);
+$$;
+comment on function tickets_ops.record_schedule(jsonb) is 'A worker that starts records the entries of its crontab: an array of objects with the columns of tickets_ops.schedule but `since`. Entries that are not among them are forgotten.';
+
+create or replace function tickets_ops.fires_on(p_entry tickets_ops.schedule, p_day date) returns boolean language sql immutable parallel safe as $$
+  select extract(month from p_day)::integer = any (p_entry.months)
+    and (extract(day from p_day)::integer = any (p_entry.dates) or extract(dow from p_day)::integer = any (p_entry.weekdays))
+$$;
+comment on function tickets_ops.fires_on(tickets_ops.schedule, date) is 'Whether an entry of the crontab fires on a day (UTC).';
+
+create or replace function tickets_ops.scheduled_runs(p_dataset text, p_from timestamptz, p_to timestamptz) returns setof timestamptz
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select distinct run.at
+  from tickets_ops.schedule s
+  -- The days first: otherwise an entry of one day a year is tried at each of its minutes on all of them.
+  cross join lateral (
+    select first.day + n as day
+    from (select (p_from at time zone 'UTC')::date as day, (p_to at time zone 'UTC')::date as last) as first
+    cross join generate_series(0, first.last - first.day) as n
+    where tickets_ops.fires_on(s, first.day + n)
+    offset 0
+  ) as d
+  cross join unnest(s.hours) as hour
+  cross join unnest(s.minutes) as minute
+  cross join lateral (select (d.day + make_time(hour, minute, 0)) at time zone 'UTC' as at) as run
+  where s.dataset = p_dataset and run.at between p_from and p_to
+$$;
+comment on function tickets_ops.scheduled_runs(text, timestamptz, timestamptz) is 'The times from p_from to p_to, both included, at which the schedule looks at a dataset''s folder. None before a worker has started.';
+
+create or replace function tickets_ops.nearest_scheduled_run(p_dataset text, p_at timestamptz, p_ahead boolean) returns timestamptz
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_days integer;
+  v_run timestamptz;
+begin
+  -- Nearly always it is within a day; 29 February may be eight years away.
+  foreach v_days in array array[1, 8, 64, 512, 4096] loop
+    if p_ahead then
+      select min(run) into v_run from tickets_ops.scheduled_runs(p_dataset, p_at, p_at + make_interval(hours => 24 * v_days)) as run
+      where run > p_at;
+    else
+      select max(run) into v_run from tickets_ops.scheduled_runs(p_dataset, p_at - make_interval(hours => 24 * v_days), p_at) as run;
+    end if;
+    exit when v_run is not null;
+  end loop;
+  return v_run;
+end
+$$;
+comment on function tickets_ops.nearest_scheduled_run(text, timestamptz, boolean) is 'What tickets_ops.next_scheduled_run (p_ahead) and tickets_ops.last_scheduled_run return.';
+
+create or replace function tickets_ops.last_scheduled_run(p_at timestamptz, p_dataset text default 'inc') returns timestamptz
+language sql stable set search_path = pg_catalog, pg_temp
+return tickets_ops.nearest_scheduled_run(p_dataset, p_at, false);
+comment on function tickets_ops.last_scheduled_run(timestamptz, text) is 'The last time at or before p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
+
+create or replace function tickets_ops.next_scheduled_run(p_at timestamptz, p_dataset text default 'inc') returns timestamptz
+language sql stable set search_path = pg_catalog, pg_temp
+return tickets_ops.nearest_scheduled_run(p_dataset, p_at, true);
+comment on function tickets_ops.next_scheduled_run(timestamptz, text) is 'The next time after p_at at which the schedule looks at a dataset''s folder. NULL: it never does, or no worker has started yet.';
+
+create or replace function tickets_ops.scheduled_since(p_dataset text) returns timestamptz language sql stable set search_path = pg_catalog, pg_temp
+return (select max(s.since) from tickets_ops.schedule s where s.dataset = p_dataset);
+comment on function tickets_ops.scheduled_since(text) is 'Since when the schedule of a dataset is what it is: no run before that can have been missed. NULL: it has none.';
+--! EndIncluded operations/schedule.sql
 --! Included operations/blockers.sql
 -- Sessions of others that keep ours waiting for a lock: named to a person who waited too long, and to health.
 

@@ -256,6 +256,13 @@ describe('what others may create', { skip: !native && 'needs a native Postgres' 
         'tickets.map_collection',
         'tickets.map_features',
         'tickets_ops.queued_jobs',
+        'tickets.bytes_of_texts', // and these, of which a bound body would keep columns from being added to the table
+        'tickets_ops.is_due',
+        'tickets_ops.is_due',
+        'tickets_ops.is_unresolvable',
+        'tickets_ops.is_failure',
+        'tickets_ops.needs_person',
+        'tickets_ops.fires_on',
       ].sort(),
     );
   });

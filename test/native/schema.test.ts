@@ -69,11 +69,9 @@ describe('migrating a real server', { skip: !native && 'needs a native Postgres'
       /^The schema of this database is not current: it was made by a version from before the release, and cannot be upgraded\. What to do: [^\n]+ run: fleettickets migrate$/;
     const isTold = (error: unknown) => error instanceof SchemaError && told.test(error.message);
     await withClient(as(owner), async (client) => {
+      await client.query(`delete from graphile_migrate.migrations where filename > '000001.sql'`);
       await client.query(`update graphile_migrate.migrations set hash = 'sha1:former' where filename = '000001.sql'`);
-      assert.deepEqual(
-        (await pending(client)).map(({ state }) => state),
-        ['former'],
-      );
+      assert.equal((await pending(client))[0]?.state, 'former');
       const before = (await client.query(`select xmin::text, * from graphile_migrate.migrations`)).rows;
       await assert.rejects(migrate(as(owner), silent), isTold);
       await assert.rejects(requireCurrent(client), isTold);
