@@ -1249,7 +1249,7 @@ CREATE FUNCTION tickets.dashboard_metrics(p_cluster text, p_status text, p_from 
       count(*) as closed, count(t.geog) as closed_mapped,
       case when count(t.mttr) >= tickets.fewest_for_percentile() then percentile_disc(0.5) within group (order by t.mttr) end as closed_mttr_median,
       round(100.0 * count(*) filter (where tickets.within_two_days(clock.lasted)) / nullif(count(clock.lasted), 0), 1) as closed_within_48h_pct,
-      round(100.0 * count(*) filter (where t.sla_status = 'Compliant') / nullif(count(t.sla_status), 0), 1) as closed_source_compliant_pct
+      round(100.0 * count(*) filter (where tickets.kept_by_source(t.sla_status)) / nullif(count(t.sla_status), 0), 1) as closed_source_compliant_pct
     from tickets.inc t -- index inc_closed_at
     cross join lateral (
       select tickets.time_to_close(tickets.clock_start(t.created_at_service, t.first_seen_at), t.closed_at) as lasted
@@ -2265,7 +2265,7 @@ begin
       end as hours,
       count(*) filter (where c.clock_source = 'created_at_service') as clock_known,
       count(*) filter (where c.within_24h) as within_24h, count(*) filter (where c.within_48h) as within_48h,
-      count(*) filter (where c.source_sla_status = 'Compliant') as compliant, count(c.source_sla_status) as told,
+      count(*) filter (where tickets.kept_by_source(c.source_sla_status)) as compliant, count(c.source_sla_status) as told,
       count(*) filter (where c.reopened) as reopened
     from closings c group by c.bucket, c.value
   )
@@ -2488,6 +2488,12 @@ end
 $$;
 
 COMMENT ON FUNCTION tickets.keep_spelling() IS 'Trigger: a gazetteer row gets the spelling of its cluster that the gazetteers have already.';
+
+CREATE FUNCTION tickets.kept_by_source(p_verdict text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (p_verdict = 'Compliant'::text);
+
+COMMENT ON FUNCTION tickets.kept_by_source(p_verdict text) IS 'Whether the source''s own verdict (sla_status) says that the SLA was kept. NULL: it said nothing. Not our SLA: that is tickets.sla().';
 
 CREATE FUNCTION tickets.known_spelling(p_cluster text) RETURNS text
     LANGUAGE plpgsql STABLE

@@ -1,5 +1,5 @@
 --! Previous: sha1:d17fa6c5d105c82ef26e0d3cb226bfe0e7f3185e
---! Hash: sha1:832c4caae6cabaa18335b3daeb1f7042973dd4c4
+--! Hash: sha1:2ebf60b397e1a072c172e5d82874d1c490370b95
 --! Message: one-place-for-each-rule
 
 --! split: 1-current.sql
@@ -6182,6 +6182,11 @@ language sql immutable parallel safe
 return p_lasted <= interval '48 hours';
 comment on function tickets.within_two_days(interval) is 'Whether something lasted 48 h at most. A fixed mark, whatever tickets.sla_rules says.';
 
+create or replace function tickets.kept_by_source(p_verdict text) returns boolean
+language sql immutable parallel safe
+return p_verdict = 'Compliant';
+comment on function tickets.kept_by_source(text) is 'Whether the source''s own verdict (sla_status) says that the SLA was kept. NULL: it said nothing. Not our SLA: that is tickets.sla().';
+
 create or replace function tickets.reopening_window() returns interval
 language sql immutable parallel safe
 return interval '30 days';
@@ -6558,7 +6563,7 @@ begin
       end as hours,
       count(*) filter (where c.clock_source = 'created_at_service') as clock_known,
       count(*) filter (where c.within_24h) as within_24h, count(*) filter (where c.within_48h) as within_48h,
-      count(*) filter (where c.source_sla_status = 'Compliant') as compliant, count(c.source_sla_status) as told,
+      count(*) filter (where tickets.kept_by_source(c.source_sla_status)) as compliant, count(c.source_sla_status) as told,
       count(*) filter (where c.reopened) as reopened
     from closings c group by c.bucket, c.value
   )
@@ -7098,7 +7103,7 @@ as $$
       count(*) as closed, count(t.geog) as closed_mapped,
       case when count(t.mttr) >= tickets.fewest_for_percentile() then percentile_disc(0.5) within group (order by t.mttr) end as closed_mttr_median,
       round(100.0 * count(*) filter (where tickets.within_two_days(clock.lasted)) / nullif(count(clock.lasted), 0), 1) as closed_within_48h_pct,
-      round(100.0 * count(*) filter (where t.sla_status = 'Compliant') / nullif(count(t.sla_status), 0), 1) as closed_source_compliant_pct
+      round(100.0 * count(*) filter (where tickets.kept_by_source(t.sla_status)) / nullif(count(t.sla_status), 0), 1) as closed_source_compliant_pct
     from tickets.inc t -- index inc_closed_at
     cross join lateral (
       select tickets.time_to_close(tickets.clock_start(t.created_at_service, t.first_seen_at), t.closed_at) as lasted

@@ -5,7 +5,7 @@
 import type { Db } from '../database/client.ts';
 
 export const DIMENSIONS = ['team', 'cluster', 'region', 'owner', 'status'] as const;
-export type Dimension = (typeof DIMENSIONS)[number];
+type Dimension = (typeof DIMENSIONS)[number];
 
 /** The first day as text, YYYY-MM-DD, or how many days until today (in Nairobi), today included. */
 export type Since = { readonly day: string } | { readonly days: number };

@@ -8,8 +8,8 @@ import type { ClientBase } from 'pg';
 import { settingInUse } from '../settings/recorded.ts';
 import type { JobSchemaSettings } from '../settings/settings.ts';
 import { listed } from '../text/wording.ts';
-import { readCrontab } from '../worker/schedule.ts';
 import { pending } from './committed.ts';
+import { readCrontab } from './crontab.ts';
 import { foreignCode, ownedByUs, shadowsOfPostgres, US } from './foreign-code.ts';
 import { JOB_POLICY } from './jobs.ts';
 import { readServer, serverObstacle } from './server.ts';
@@ -56,7 +56,7 @@ async function workerSchemaObstacles(client: ClientBase, settings: JobSchemaSett
   const seen = await seenInWorkerSchema(client, schema);
   if (!seen) return [];
   const inUse = await settingInUse(recorded === undefined ? undefined : client, 'WORKER_SCHEMA_SHARED');
-  const shared = inUse && inUse === 'true';
+  const shared = inUse === undefined ? undefined : inUse === 'true';
   return recorded === undefined ? beforeTheFirst(schema, seen, shared) : beforeAnUpgrade(schema, seen, shared);
 }
 

@@ -1,11 +1,11 @@
-/** Serving HTTP from a process that ends by itself: the page, and the metrics. */
+/** Serving HTTP from a process of its own: the page, and the metrics. */
 import { once } from 'node:events';
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type pg from 'pg';
 import { ExpectedError } from '../settings/errors.ts';
 
-export interface Listening {
+interface Listening {
   readonly port: number;
   /** Ends every connection, then the pool. */
   close(): Promise<void>;

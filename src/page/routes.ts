@@ -84,17 +84,22 @@ const MAPS: Record<DatasetName, { places: string; open: string; sla: string }> =
   crq: { places: 'tickets.crq_places($1, $2)', open: 'tickets.crq_open', sla: 'null as sla_state, false as at_risk' },
 };
 
-/** What identifies a cluster or a team however it is spelled, as tickets.is_of compares it. */
-const KEYS = { cluster: 'tickets.cluster_key', assigned_team: 'tickets.team_key' };
-/** The clusters or teams of the open tickets, each once: as the gazetteers write it, else as most tickets do. */
-const choices = (dataset: DatasetName, column: keyof typeof KEYS) => `
-  select coalesce(${column === 'cluster' ? 'tickets.known_spelling(key)' : 'null'}, (array_agg(spelling order by tickets desc, spelling))[1])
+/** The clusters of the open tickets, each once, in the spelling of the map. */
+const clusters = (dataset: DatasetName) => `
+  select c.spelling
   from (
-    select ${KEYS[column]}(${column}) as key, ${column} as spelling, count(*) as tickets
-    from tickets.${dataset} where is_actionable group by ${column}
-  ) as spelled
-  where key <> ''
-  group by key
+    select array_agg(cluster) as seen, array_agg(tickets) as tickets
+    from (select cluster, count(*) as tickets from tickets.${dataset} where is_actionable group by cluster) as spelled
+  ) as s, tickets.chosen_spellings(s.seen, s.tickets) c
+  where exists (select from unnest(s.seen) as t (cluster) where tickets.cluster_key(t.cluster) = c.cluster_key)
+  order by 1`;
+
+/** Their teams, each once, as most tickets write it. */
+const teams = (dataset: DatasetName) => `
+  select (array_agg(team order by tickets desc, team collate "C"))[1]
+  from (select assigned_team as team, count(*) as tickets from tickets.${dataset} where is_actionable group by assigned_team) as spelled
+  where tickets.team_key(team) <> ''
+  group by tickets.team_key(team)
   order by 1`;
 
 /** By method and path. */
@@ -147,7 +152,7 @@ export const ROUTES: Record<string, Route> = {
   'GET /api/places': route('tickets_reader', onMap, async (db, { dataset, cluster, team }) => {
     const { rows } = await db.query(
       `select array(select tickets.datasets()) as datasets,
-         array(${choices(dataset, 'cluster')}) as clusters, array(${choices(dataset, 'assigned_team')}) as teams,
+         array(${clusters(dataset)}) as clusters, array(${teams(dataset)}) as teams,
          ${MAPS[dataset].places} as places`,
       [cluster, team],
     );

@@ -18,17 +18,18 @@ type Recorded = z.infer<typeof Recorded>;
  * A setting as it is in use: what this process's environment says, else what others have recorded (tickets_ops.setting).
  * @param db undefined where there is no database of ours to ask
  * @returns undefined where it never was set: then its default stands
+ * @throws SettingsError where it is wrong
  */
 export async function settingInUse<Name extends keyof Recorded>(
   db: Db | undefined,
   name: Name,
 ): Promise<Recorded[Name] | undefined> {
-  const own = readSettings(Recorded)[name];
+  const only = z.object({ [name]: Recorded.shape[name] }); // another one that is wrong is not this reader's
+  const own = readSettings(only)[name] as Recorded[Name] | undefined;
   if (own !== undefined || !db) return own;
   const { rows } = await db.query<{ value: string | null }>('select tickets_ops.setting($1) as value', [name]);
   // What another release took for right may be nothing that this one knows.
-  const recorded = Recorded.safeParse({ [name]: rows[0]?.value ?? undefined });
-  return recorded.data?.[name];
+  return only.safeParse({ [name]: rows[0]?.value ?? undefined }).data?.[name] as Recorded[Name] | undefined;
 }
 
 /** Records what this process's environment gives; an unset variable leaves what others have recorded. */

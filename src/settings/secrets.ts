@@ -6,8 +6,12 @@ import { secretSettings } from './settings.ts';
 
 const HIDDEN = '[hidden]';
 
+/** Asked once: every line of the log comes through here. */
+let names: readonly string[] | undefined;
+
 function secretsOf(env: NodeJS.ProcessEnv): string[] {
-  const secrets = secretSettings().map((name) => env[name]?.trim() ?? '');
+  names ??= secretSettings();
+  const secrets = names.map((name) => env[name]?.trim() ?? '');
   secrets.push(...passwordsIn(env.DATABASE_URL ?? ''));
   // A secret of three letters would blank ordinary words out of every line.
   return secrets.filter((secret) => secret.length > 3).flatMap(forms);

@@ -56,7 +56,7 @@ export async function noteSuperseded(client: ClientBase, look: Look, file: Snaps
 }
 
 /** Why a file was refused without being read. */
-interface Refusal {
+interface RefusedUnread {
   /** Of a future-dated file: when it may be loaded. */
   readonly opensAt?: Date | null;
   /** It is empty or no CSV by its name, which is no fault of the feed. */
@@ -71,7 +71,7 @@ export async function noteRefused(
   look: Look,
   file: SnapshotFile,
   reason: string,
-  refusal: Refusal,
+  refusal: RefusedUnread,
 ): Promise<void> {
   await transaction(client, async () => {
     await takeTurn(client, look.dataset);
@@ -120,7 +120,7 @@ async function writeNote(
   file: SnapshotFile,
   status: 'superseded' | 'unchanged' | 'failed',
   error: string | null = null,
-  { opensAt = null, ignored = false, late = false }: Refusal = {},
+  { opensAt = null, ignored = false, late = false }: RefusedUnread = {},
 ): Promise<void> {
   const updated = await db.query(
     `update tickets_ops.snapshots

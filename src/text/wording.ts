@@ -4,7 +4,7 @@ const MINUTES_A_DAY = 24 * 60;
 
 /** `40 s`, `80 min`, `3 h 5 min` or `4 days`: as exact as a person needs. @param seconds not negative */
 export function duration(seconds: number): string {
-  if (seconds < 60) return `${Math.round(seconds)} s`;
+  if (Math.round(seconds) < 60) return `${Math.round(seconds)} s`;
   const minutes = Math.round(seconds / 60);
   if (minutes < 120) return `${minutes} min`;
   if (minutes < 2 * MINUTES_A_DAY) return `${Math.floor(minutes / 60)} h${minutes % 60 ? ` ${minutes % 60} min` : ''}`;

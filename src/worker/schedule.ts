@@ -2,18 +2,12 @@
  * The schedule, as the database is told of it: a worker that starts records the entries of its crontab in
  * tickets_ops.schedule, from which health knows when a look was due. The crontab stays the only place that holds an hour.
  */
-import { readFile } from 'node:fs/promises';
-import { fileURLToPath } from 'node:url';
-import { type CronMatcher, type ParsedCronItem, parseCrontab } from 'graphile-worker';
+import type { CronMatcher, ParsedCronItem } from 'graphile-worker';
 import type { Db } from '../database/client.ts';
+import { readCrontab } from '../database/crontab.ts';
 import type { TaskName } from '../database/jobs.ts';
 import { DEFAULT_DATASET } from '../settings/dataset.ts';
 import { datasetsOn } from '../settings/recorded.ts';
-
-export const CRONTAB_FILE = fileURLToPath(new URL('../../crontab', import.meta.url));
-
-/** The entries of our crontab, those of datasets that are off too. @throws what graphile-worker's parser says */
-export const readCrontab = async (): Promise<ParsedCronItem[]> => parseCrontab(await readFile(CRONTAB_FILE, 'utf8'));
 
 /**
  * When an entry fires, in UTC: at a listed minute of a listed hour in a listed month, if the date *or* the weekday (0 is

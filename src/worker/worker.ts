@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { setFlagsFromString } from 'node:v8';
 import { type Runner, run, type WorkerEvents } from 'graphile-worker';
 import { withClient } from '../database/client.ts';
+import { CRONTAB_FILE } from '../database/crontab.ts';
 import { enqueue, JOB_KEYS } from '../database/jobs.ts';
 import { pinnedUrl } from '../database/session.ts';
 import { NEVER_MIGRATES } from '../database/worker-schema.ts';
@@ -14,7 +15,7 @@ import { graphileLogger, type Log } from '../settings/log.ts';
 import { DatabaseSettings, JobSchemaSettings, readSettings, WorkerSettings } from '../settings/settings.ts';
 import { keepHeartbeat, REGISTERS_FIRST } from './heartbeat.ts';
 import { openPool } from './pool.ts';
-import { CRONTAB_FILE, recordSchedule } from './schedule.ts';
+import { recordSchedule } from './schedule.ts';
 import { markSessions, SESSIONS } from './sessions.ts';
 
 /** How long a job may wait for a lock once the worker is told to stop; a container is given 30 s. */

@@ -66,6 +66,15 @@ describe('an empty database', () => {
     test(`${args.join(' ')} says what to run`, () => isToldToMigrate(args, { DATABASE_URL: database.url }));
   }
 
+  test('migrate of a current one does not look at settings that are not its own', async () => {
+    const { status, out, err } = await fleettickets(['migrate'], {
+      DATABASE_URL: env.databaseUrl,
+      FEED_STALE_HOURS: 'abc',
+      CRQ_ENABLED: 'maybe',
+    });
+    assert.equal(status, 0, out + err);
+  });
+
   test('and nothing is installed', async () => {
     const { default: pg } = await import('pg');
     const client = new pg.Client({ connectionString: database.url });

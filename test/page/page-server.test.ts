@@ -196,6 +196,14 @@ describe('what may be written', () => {
     );
     const listed = await answer('/api/tickets?lng=36.78&lat=-1.29&cluster=KILIMANI&team=Team%20A');
     assert.equal(listed.length, 4);
+    const { rows } = await env.pool.query(
+      `select cluster from jsonb_object_keys(reporting.fn_tickets_for_map() #> '{summary,by_cluster}') as c (cluster) order by cluster`,
+    );
+    assert.deepEqual(
+      clusters,
+      rows.map(({ cluster }) => cluster),
+      'as the map spells them',
+    );
     await env.pool.query(`delete from tickets.inc where ticket_id like 'SPELLED%'`);
   });
 

@@ -23,7 +23,7 @@ export const owner = `takeover_owner_${suffix}`;
 export const dashboard = `takeover_dashboard_${suffix}`;
 export const worker = `takeover_worker_${suffix}`;
 export const large = `takeover_large_${suffix}`;
-export const small = `takeover_small_${suffix}`;
+const small = `takeover_small_${suffix}`;
 const made: string[] = [];
 
 /** A connection string for a database on the server, as a role. */
