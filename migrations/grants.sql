@@ -32,7 +32,7 @@ declare
   ];
   c_curators constant text[] := array[
     'tickets_ops.review_queue', 'tickets_ops.review_place(text, text, text)', 'tickets_ops.place_candidates(text, text)',
-    'tickets_ops.places_beyond_guard(text)', 'tickets_ops.is_far_from_its_places(text)',
+    'tickets_ops.rejected_places(text)', 'tickets_ops.places_beyond_guard(text)', 'tickets_ops.is_far_from_its_places(text)',
     'tickets_ops.places_together', 'tickets.undo_decision(bigint)'
   ];
   c_monitors constant text[] := array[

@@ -1,5 +1,5 @@
 --! Previous: sha1:d17fa6c5d105c82ef26e0d3cb226bfe0e7f3185e
---! Hash: sha1:2ebf60b397e1a072c172e5d82874d1c490370b95
+--! Hash: sha1:e32b7c78a0e0966cf8eb240f44d6a58d4d2b953f
 --! Message: one-place-for-each-rule
 
 --! split: 1-current.sql
@@ -23,20 +23,18 @@ comment on column tickets_ops.snapshot_rejects.snapshot_id is 'The snapshot whos
 comment on column tickets_ops.unrecorded_tickets.ticket_id is 'Id of the ticket, in the table of its dataset.';
 comment on column tickets_ops.announced_health.since is 'When health turned to that: the start of the trouble, or its end.';
 
--- Nothing read them.
-alter table tickets_ops.geocoding_providers drop column registered_at;
-alter table tickets_ops.geocoding_setup drop column registered_at;
+-- Nothing reads them, and nothing writes them any more. To drop them would lock their tables behind the views below.
+comment on column tickets_ops.geocoding_providers.registered_at is 'Not written since 1.0.1.';
+comment on column tickets_ops.geocoding_setup.registered_at is 'Not written since 1.0.1.';
 
--- Their columns or names change. Who calls them does so from a text, by name; workers of 1.0.0 find all columns that they know.
+-- Their columns or names change. They are called from texts, by name; workers of 1.0.0 find all columns that they know.
 drop function tickets_ops.described_jobs();
 drop function tickets_ops.queued_jobs(boolean);
 drop function tickets_ops.known_versions(text, text[]);
-drop function tickets_ops.review_place(text, text, text);
-drop function tickets_ops.places_beyond_guard(text);
 drop function tickets_ops.check_by_hand(text, geometry);
 drop function tickets_ops.refusal_by_hand(geometry);
 
--- A region finds its rule whatever blanks are around it. No rules can collide: a check lets none with blanks in.
+-- A region finds its rule whatever blanks are around it. Its index stays, on lower(region): a check lets no rule with blanks in.
 --! Included tickets/name-keys.sql
 -- What identifies a region and a team, however the feed, a rule or a question spells it. (A cluster: geocoding/cluster-names.sql.)
 -- Inlined, both: they stand in filters that are asked of every ticket.
@@ -51,10 +49,14 @@ language sql immutable parallel safe
 return lower(btrim(p_team));
 comment on function tickets.team_key(text) is 'What identifies a team: its name in lower case without the blanks around it. By this a filter finds its tickets, and a vehicle those of its own team.';
 --! EndIncluded tickets/name-keys.sql
-drop index tickets.sla_rules_one_per_region;
-create unique index sla_rules_one_per_region on tickets.sla_rules (tickets.region_key(region)) nulls not distinct;
 comment on column tickets.sla_rules.region is 'The region as tickets.inc.region has it, in any case (tickets.region_key). NULL: the default, which cannot be deleted.';
 comment on column tickets.geo_locations.candidates is 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned. Rescored, without a call, when the centroid or the guard changes.';
+
+-- A view that is made anew loses its options: security_invoker of one that a takeover found, or that the owner has set.
+create temporary table view_options on commit drop as
+select c.oid::regclass as view, c.reloptions as options
+from pg_class c
+where c.relkind = 'v' and c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace) and c.reloptions is not null;
 
 --! Included tickets/kenya.sql
 -- Kenya: what lies in it (tickets.geo_country), and the feed's own coordinates, taken only there.
@@ -191,17 +193,6 @@ begin atomic
   from (select tickets.clock_start(p_created_at_service, p_first_seen_at) as start) as clock;
 end;
 comment on function tickets.open_clock(timestamptz, timestamptz, timestamptz) is 'How long a ticket has been open as of p_at, one row: when its clock started (tickets.clock_start), from which of the two times (tickets.clock_source), and hours since then, cut to two decimals. NULLs where neither is known.';
-
--- tickets.clock_start() and tickets.clock_source() written out as two branches, each of which is a range of an index:
--- inc_created_at_service and inc_first_seen_at. A test holds them equal.
-create or replace view tickets.inc_clock as
-select ticket_id, created_at_service as started_at, 'created_at_service' as source from tickets.inc where created_at_service is not null
-union all
-select ticket_id, first_seen_at, 'first_seen_at' from tickets.inc where created_at_service is null and first_seen_at is not null;
-comment on view tickets.inc_clock is 'When each ticket''s clock started, as it is known today: created_at_service, else first_seen_at, as for the SLA. Tickets with neither are not in it.';
-comment on column tickets.inc_clock.ticket_id is 'The ticket''s number.';
-comment on column tickets.inc_clock.started_at is 'When the clock started.';
-comment on column tickets.inc_clock.source is 'created_at_service; or first_seen_at, which is when the export first saw the ticket and so up to days late.';
 --! EndIncluded tickets/clock.sql
 --! Included tickets/datasets.sql
 -- The datasets: INC, faults, is always on; CRQ, requests for new installations, where CRQ_ENABLED says so. One that is off is
@@ -1596,7 +1587,7 @@ $$;
 comment on function tickets_ops.changes_problems(text) is 'What is wrong with a feed of changes, as faults in words: the file that stops it, with how many wait behind it, and one that came too late to be loaded in its order.';
 --! EndIncluded snapshots/feed-of-changes.sql
 --! Included tickets/sla.sql
--- The SLA: what tickets.sla_rules promises, an open ticket against it, and the open tickets with theirs.
+-- The SLA: what tickets.sla_rules promises, and an open ticket against it.
 
 create or replace function tickets.require_default_rule() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -1639,46 +1630,6 @@ begin atomic
   ) as rule;
 end;
 comment on function tickets.sla(text, timestamptz, timestamptz, timestamptz) is 'The SLA of an open ticket as of p_at by the rule of its region (tickets.sla_rules), one row: the clock, which it is and hours since then (tickets.open_clock), breached from the rule''s hours on, ok before, unknown without a clock, and at risk from its at_risk_hours on until breached. The columns of tickets.inc_open_sla.';
-
--- A bare `where is_actionable`: `is_actionable is true` would not match the partial indexes inc_open_geog and inc_open.
--- Views read with their owner's rights, so a role that may select from this one needs nothing on tickets.inc; and no
--- security_barrier, which would keep `order by geog <-> point` from the index.
-create or replace view tickets.inc_open_sla as
-select
-  t.ticket_id,
-  t.normalized_status,
-  sla.sla_clock_start,
-  sla.sla_clock_source,
-  sla.hours_open,
-  sla.sla_state,
-  sla.at_risk,
-  t.assigned_team,
-  t.cluster,
-  t.region,
-  t.owner,
-  t.location_name,
-  t.geo_source,
-  t.geom,
-  t.geog
-from tickets.inc t
-cross join lateral tickets.sla(t.region, t.created_at_service, t.first_seen_at) as sla
-where t.is_actionable;
-comment on view tickets.inc_open_sla is 'Open (actionable) tickets with their SLA by tickets.sla_rules, as of now(). For open tickets use sla_state here, not the feed''s sla_status. Nearest ones: order by geog <-> point limit n (index inc_open_geog).';
-comment on column tickets.inc_open_sla.ticket_id is 'The ticket''s number, like WOT0715527.';
-comment on column tickets.inc_open_sla.normalized_status is 'The canonical status: filter on this one.';
-comment on column tickets.inc_open_sla.sla_clock_start is 'When the clock started: created_at_service, or where the feed lacks it (most open tickets) first_seen_at, which is when the export first saw the ticket and so up to days late.';
-comment on column tickets.inc_open_sla.sla_clock_source is 'Which of the two sla_clock_start is: created_at_service or first_seen_at. NULL: neither is known.';
-comment on column tickets.inc_open_sla.hours_open is 'Hours since sla_clock_start, cut to two decimals; negative when the feed''s time lies in the future. NULL: no clock.';
-comment on column tickets.inc_open_sla.sla_state is 'breached: open for as long as the rule of its region in tickets.sla_rules says (48 h by default), or longer. ok: less. unknown: no clock.';
-comment on column tickets.inc_open_sla.at_risk is 'Open for the at_risk_hours of its rule (40 by default) or longer, and not breached yet. false where the clock is unknown.';
-comment on column tickets.inc_open_sla.assigned_team is 'Team the ticket is assigned to.';
-comment on column tickets.inc_open_sla.cluster is 'Network cluster.';
-comment on column tickets.inc_open_sla.region is 'Region, lower case.';
-comment on column tickets.inc_open_sla.owner is 'Owner of the ticket.';
-comment on column tickets.inc_open_sla.location_name is 'The place as field staff typed it.';
-comment on column tickets.inc_open_sla.geo_source is 'Precision of geom: feed, location, cluster (a centroid, no address) or none.';
-comment on column tickets.inc_open_sla.geom is 'Place, for display; NULL where none is known.';
-comment on column tickets.inc_open_sla.geog is 'geom as geography: distances in metres.';
 --! EndIncluded tickets/sla.sql
 --! Included serving/filters.sql
 -- The filters that the map functions share.
@@ -1710,7 +1661,7 @@ $$;
 comment on function tickets.filtered_tickets(boolean, boolean, text, text, text) is 'The tickets that a map function is asked for: the open ones (p_open true), all others (false) or none (NULL); p_mapped: only those with a place; of exactly that cluster, region and assigned_team, each in any case and whatever blanks are around it, where NULL means all.';
 --! EndIncluded serving/filters.sql
 --! Included serving/map.sql
--- The map: what dashboard_api serves.
+-- The map: its features, and the document that they make. dashboard_api calls it by map-api.sql.
 
 -- Inlined; so not immutable, because concat() is not. The body is a text: one that is bound would keep columns from being added to the table.
 create or replace function tickets.bytes_of_texts(p_ticket tickets.inc) returns integer
@@ -1851,94 +1802,9 @@ as $$
   from features f, totals t, dimensions d, freshness
 $$;
 comment on function tickets.map_collection(boolean, text, text, text, text) is 'The document of reporting.fn_tickets_for_map(), reporting.fn_tickets_for_map_json() and reporting.fn_crq_for_map(), with their arguments, as one row; p_dataset: inc or crq. Reads as its caller.';
-
--- Its callers need not be able to read the tables: a role that may call it sees the map with the rights of its owner. So PUBLIC
--- may not call it, and its names are looked up where no caller can put anything.
--- Planned anew in each call, with its arguments as constants: a filter that is not asked for vanishes, and the branch of the
--- closed tickets with it. No JIT: compiling takes longer than what it would speed up.
-create or replace function reporting.fn_tickets_for_map(
-  p_open_only boolean default true,
-  p_cluster text default null,
-  p_region text default null,
-  p_team text default null
-)
-returns jsonb language plpgsql stable parallel safe security definer
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan
-set jit = off
-as $$
-begin
-  return (select to_jsonb(collection) from tickets.map_collection(p_open_only, p_cluster, p_region, p_team) as collection);
-end
-$$;
-comment on function reporting.fn_tickets_for_map(boolean, text, text, text) is
-'The tickets map: a GeoJSON FeatureCollection (RFC 7946) with a foreign member `summary`. What dashboard_api serves.
-
-Arguments: p_open_only (default true; false adds the closed tickets); p_cluster, p_region, p_team: only tickets with exactly that cluster, region, assigned_team, in any case; NULL, the default, means all.
-
-features: the tickets with a place. id: ticket_id. properties: the columns of tickets.inc under their own names, without raw, geom and geog; on open tickets also sla_clock_start, sla_clock_source, hours_open, sla_state and at_risk as in tickets.inc_open_sla. Times are ISO 8601 with the session''s offset. geo_source says how exact a place is.
-
-summary: total, mapped and unmapped tickets; by_status (normalized_status), by_cluster, by_region, by_geo_source: tickets per value, unmapped ones included, "(none)" where there is no value (a cluster once, however the feed spells it: as in tickets.geo_clusters, else as most of these tickets do; a feature has the feed''s own spelling); by_sla_state: open tickets only; truncated: true where not every mapped ticket is among the features; freshness: snapshot_at (the export''s time), ingested_at (when its rows came in), checked_at (when the bucket was last looked at), age_minutes (since snapshot_at), content_through (newest created_at_service or closed_at of all tickets that is not in the future: the content trails the files by days), source_key. Filters do not concern freshness.
-
-Limit: jsonb holds no array over 256 MB. At most the 100 000 most recently closed tickets are among the features (those without closed_at first), and none whose texts are very long (over 1 300 bytes among 100 000 features, 11 300 among 20 000); the summary counts them all. For the others ask by cluster, region or team.
-
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: none of its own. Read-only, also on a streaming replica.';
-
--- The same as text, for those who pass its bytes on: no jsonb is built, nor written out again.
-create or replace function reporting.fn_tickets_for_map_json(
-  p_open_only boolean default true,
-  p_cluster text default null,
-  p_region text default null,
-  p_team text default null
-)
-returns json language plpgsql stable parallel safe security definer
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan
-set jit = off
-as $$
-begin
-  return (select to_json(collection) from tickets.map_collection(p_open_only, p_cluster, p_region, p_team) as collection);
-end
-$$;
-comment on function reporting.fn_tickets_for_map_json(boolean, text, text, text) is
-'The document of reporting.fn_tickets_for_map(), with its arguments, limits, rights and errors, as json: for callers that pass the text on without looking into it. Measured at 20 000 features: half of the time until the text is there. Read-only, also on a streaming replica.';
 --! EndIncluded serving/map.sql
 --! Included tickets/crq.sql
--- CRQ, requests for new installations: the open ones, and their features on the map. No SLA is known for them, so there is a clock and no state.
-
--- A bare `where is_actionable`, as in tickets.inc_open_sla, for the partial indexes crq_open_geog and crq_open_ids.
-create or replace view tickets.crq_open as
-select
-  t.ticket_id,
-  t.normalized_status,
-  clock.clock_start,
-  clock.clock_source,
-  clock.hours_open,
-  t.assigned_team,
-  t.cluster,
-  t.region,
-  t.owner,
-  t.location_name,
-  t.geo_source,
-  t.geom,
-  t.geog
-from tickets.crq t
-cross join lateral tickets.open_clock(t.created_at_service, t.first_seen_at) as clock
-where t.is_actionable;
-comment on view tickets.crq_open is 'Open (actionable) requests for new installations with their clock, as of now(). There is no SLA: no contract is known. Nearest ones: order by geog <-> point limit n (index crq_open_geog). Loaded where CRQ_ENABLED=true; where that was turned off, as they were last.';
-comment on column tickets.crq_open.ticket_id is 'The request''s number.';
-comment on column tickets.crq_open.normalized_status is 'The canonical status: filter on this one.';
-comment on column tickets.crq_open.clock_start is 'When the clock started: created_at_service, or where the feed lacks it first_seen_at, which is when the export first saw the request and so up to days late.';
-comment on column tickets.crq_open.clock_source is 'Which of the two clock_start is: created_at_service or first_seen_at. NULL: neither is known.';
-comment on column tickets.crq_open.hours_open is 'Hours since clock_start, cut to two decimals; negative when the feed''s time lies in the future. NULL: no clock.';
-comment on column tickets.crq_open.assigned_team is 'Team the request is assigned to.';
-comment on column tickets.crq_open.cluster is 'Network cluster.';
-comment on column tickets.crq_open.region is 'Region, lower case.';
-comment on column tickets.crq_open.owner is 'Owner of the request.';
-comment on column tickets.crq_open.location_name is 'The place as field staff typed it.';
-comment on column tickets.crq_open.geo_source is 'Precision of geom: feed, location, cluster (a centroid, no address) or none.';
-comment on column tickets.crq_open.geom is 'Place, for display; NULL where none is known.';
-comment on column tickets.crq_open.geog is 'geom as geography: distances in metres.';
+-- CRQ, requests for new installations: their features on the map. No SLA is known for them, so there is a clock and no state.
 
 -- As tickets.filtered_tickets; not one function for both, since of a union Postgres has no statistics, and the map is slower by a sixth.
 create or replace function tickets.filtered_crq(
@@ -3075,7 +2941,7 @@ $$;
 comment on function tickets_ops.plan_geocoding(text[]) is
   'Adds one job per unknown or expired cluster and place of actionable tickets, of all datasets that are on, unless one waits already, and tries those again that failed a day ago; finalize_snapshot and fleettickets_maintain call it, and a centroid that comes, for its cluster (p_clusters). Returns how many. Call it with the gazetteer lock (tickets.gazetteer_lock) shared: a place planned while its centroid is being written would wait for it in vain. Does nothing without a provider.';
 --! EndIncluded geocoding/planning.sql
---! Included jobs/job-views.sql
+--! Included jobs/job-list.sql
 -- Which jobs there are, for operators.
 --
 -- graphile-worker's tables are private: they have row security and no grants, so a role that does not own them sees nothing.
@@ -3154,40 +3020,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select * from tickets_ops.described_jobs()
 $$;
 comment on function tickets_ops.list_jobs() is 'tickets_ops.described_jobs with the owner''s rights, for tickets_ops.jobs and tickets_ops.failed_jobs.';
-
-create or replace view tickets_ops.jobs as
-select id, task, key, payload, queue, priority, state, run_at, attempts, max_attempts, last_error, locked_by, age
-from tickets_ops.list_jobs();
-comment on view tickets_ops.jobs is 'Every job that waits, runs or has failed; one that succeeded is gone (tickets_ops.snapshots remembers the loads).';
-comment on column tickets_ops.jobs.id is 'Number of the job, for tickets_ops.retry_job and tickets_ops.cancel_job. A geocoding job that puts itself back gets a new one.';
-comment on column tickets_ops.jobs.task is 'fetch_snapshot, upsert_batch, finalize_snapshot, geocode_cluster, geocode_location, fleettickets_maintain or fleettickets_alert. Another one is misspelt, or another application''s (setting WORKER_SCHEMA_SHARED).';
-comment on column tickets_ops.jobs.key is 'What the job is for; of the jobs that wait, only one has it. It survives the job''s putting itself back, the id does not.';
-comment on column tickets_ops.jobs.payload is 'What the task was asked to do. NULL for an unknown task: it may be another application''s.';
-comment on column tickets_ops.jobs.queue is 'Named queue, whose jobs run one by one. NULL: none.';
-comment on column tickets_ops.jobs.priority is 'Lower runs first: loads -10, what a person asked to geocode 10, planned places 20 and up.';
-comment on column tickets_ops.jobs.state is 'ready: waits for a free worker. scheduled: waits for run_at. running. retrying: an attempt failed, the next is at run_at. failed: no attempt is left. unknown task: no worker of ours will ever run it.';
-comment on column tickets_ops.jobs.run_at is 'Not before this time.';
-comment on column tickets_ops.jobs.attempts is 'Attempts so far, the running one included.';
-comment on column tickets_ops.jobs.max_attempts is 'Attempts allowed. One more for each worker that died over the job.';
-comment on column tickets_ops.jobs.last_error is 'Why the last attempt failed. NULL for an unknown task.';
-comment on column tickets_ops.jobs.locked_by is 'tickets_ops.workers.pool_id of the worker that runs it.';
-comment on column tickets_ops.jobs.age is 'Since it was asked for.';
-
-create or replace view tickets_ops.failed_jobs as
-select id, task, key, payload, failed_at, attempts, last_error, superseded
-from tickets_ops.list_jobs()
-where state = 'failed'
-order by failed_at desc;
-comment on view tickets_ops.failed_jobs is 'Jobs without an attempt left, the latest first. Try one again: select * from tickets_ops.retry_job(id). Removed by age (KEEP_FAILED_JOBS_DAYS).';
-comment on column tickets_ops.failed_jobs.id is 'Number of the job.';
-comment on column tickets_ops.failed_jobs.task is 'The task.';
-comment on column tickets_ops.failed_jobs.key is 'What the job was for. NULL when it has been asked for anew since.';
-comment on column tickets_ops.failed_jobs.payload is 'What the task was asked to do.';
-comment on column tickets_ops.failed_jobs.failed_at is 'When its last attempt failed.';
-comment on column tickets_ops.failed_jobs.attempts is 'Attempts made.';
-comment on column tickets_ops.failed_jobs.last_error is 'Why the last one failed.';
-comment on column tickets_ops.failed_jobs.superseded is 'Why it no longer matters; tickets_ops.health does not count it. NULL: it does.';
---! EndIncluded jobs/job-views.sql
+--! EndIncluded jobs/job-list.sql
 --! Included jobs/retry.sql
 -- What an operator does with a job: try it again, or cancel it.
 
@@ -3576,32 +3409,6 @@ comment on function tickets_ops.setting_problems() is 'Settings that processes w
 -- Vehicles: the operator's view of the tracker's table, and what may be believed of each position. How old a position may be is a
 -- matter of the operator (live_minutes and stale_hours in tickets.dispatch_settings); how far clocks may differ (2 minutes) and for how
 -- long a tracker may sleep (60 minutes) are trackers' ways, and constants in tickets.vehicles_now.
-
--- The operator's, who replaces it by a SELECT from the tracker's table (fleettickets vehicles): made only where it is not
--- there, and never again.
-do $$
-begin
-  if to_regclass('tickets.vehicles') is null then
-    create view tickets.vehicles as
-    select
-      null::text as vehicle_id, null::text as label, null::text as team, null::double precision as lng,
-      null::double precision as lat, null::timestamptz as located_at, null::timestamptz as seen_at, null::boolean as moving,
-      null::double precision as speed_kmh, null::text as source
-    where false;
-    comment on view tickets.vehicles is 'The vehicles, one row each, from a tracker''s table in this database. Empty as shipped: point it there by `fleettickets vehicles --use schema.table --apply` or by create or replace view (Postgres refuses a missing or retyped column). No migration replaces it. A table, not a view of somebody else: functions in that would run with the rights of every reader. Read tickets.vehicles_now.';
-    comment on column tickets.vehicles.vehicle_id is 'The tracker''s own number of the vehicle, which assignments keep: it must not change.';
-    comment on column tickets.vehicles.label is 'What people call it: registration plate or name.';
-    comment on column tickets.vehicles.team is 'Team that drives it, as tickets.inc.assigned_team says it. NULL: none; then it goes to no ticket where teams must match.';
-    comment on column tickets.vehicles.lng is 'WGS 84 degrees.';
-    comment on column tickets.vehicles.lat is 'WGS 84 degrees.';
-    comment on column tickets.vehicles.located_at is 'When the position was taken. With its time zone: a local time read as UTC lies 3 hours ahead.';
-    comment on column tickets.vehicles.seen_at is 'When the tracker last reported anything, position or not. A sleeping one reports on without positions.';
-    comment on column tickets.vehicles.moving is 'Whether it moved when last seen. NULL: the tracker does not say; speed_kmh then decides.';
-    comment on column tickets.vehicles.speed_kmh is 'Speed at the last position, km/h.';
-    comment on column tickets.vehicles.source is 'Which tracker says so, where there are several.';
-  end if;
-end
-$$;
 
 -- The operator's view is read here only, by a text that is parsed when it runs: what depends on it would go with it when the
 -- tracker's owner drops his table with CASCADE. With the caller's rights, so no function of others runs with ours.
@@ -4530,33 +4337,6 @@ language sql set search_path = pg_catalog, pg_temp as $$
     and t.ticket_id = a.ticket_id and t.is_actionable is not true
 $$;
 comment on function tickets_ops.end_assignments(bigint, text, text) is 'Ends the assignments of the tickets of a range of ids that are no longer open. A load calls it in the transaction that writes them, as a statement of its own: it then sees what a dispatcher committed while the load waited for the ticket.';
-
-create or replace view tickets.assignments_in_doubt as
-select
-  a.assignment_id, a.ticket_id, a.vehicle_id, a.position, a.assigned_at, a.assigned_by, v.freshness, v.located_at, v.seen_at,
-  case
-    when v.vehicle_id is null then 'tickets.vehicles no longer lists the vehicle'
-    else coalesce('nothing was heard of the vehicle for ' || justify_interval(date_trunc('minute', now() - heard.at)), 'nothing was ever heard of the vehicle')
-  end as doubt
-from tickets.assignments a
-left join tickets.vehicles_now v on v.vehicle_id = a.vehicle_id
--- A clock that is years ahead says nothing; one in another time zone does.
-cross join lateral (
-  select max(t.at) as at from (values (v.located_at), (v.seen_at)) as t (at) where t.at <= now() + interval '12 hours'
-) as heard
-where a.state = 'assigned'
-  and coalesce(heard.at, '-infinity') < now() - interval '12 hours';
-comment on view tickets.assignments_in_doubt is 'Assignments of vehicles of which nothing was heard for 12 hours. None is released by itself: a person does it (tickets.release), or assigns the ticket anew (tickets.assign, p_take_over).';
-comment on column tickets.assignments_in_doubt.assignment_id is 'tickets.assignments.assignment_id.';
-comment on column tickets.assignments_in_doubt.ticket_id is 'The ticket.';
-comment on column tickets.assignments_in_doubt.vehicle_id is 'The vehicle.';
-comment on column tickets.assignments_in_doubt.position is 'The vehicle''s first, second … ticket.';
-comment on column tickets.assignments_in_doubt.assigned_at is 'When it was sent.';
-comment on column tickets.assignments_in_doubt.assigned_by is 'The database role that sent it.';
-comment on column tickets.assignments_in_doubt.freshness is 'As in tickets.vehicles_now. NULL: the vehicle is gone.';
-comment on column tickets.assignments_in_doubt.located_at is 'When its last position was taken.';
-comment on column tickets.assignments_in_doubt.seen_at is 'When its tracker last reported anything.';
-comment on column tickets.assignments_in_doubt.doubt is 'Why, in words.';
 --! EndIncluded dispatch/assignments.sql
 --! Included review/decisions.sql
 -- What people decide about places: signed, written down, and undone.
@@ -4891,76 +4671,6 @@ $$;
 comment on function tickets_ops.keep_location_verified() is
   'Trigger: a coordinate or status that a person sets is verified (verified = true on a needs_review row accepts its coordinate, verified = false hands the row back), refused outside Kenya and accepted with a notice beyond the guard; the pipeline cannot overwrite a verified row. Fills location_key from location_name, and a verified row never expires.';
 --! EndIncluded review/verified-places.sql
---! Included review/queue.sql
--- What people should look at, and in which order.
-
-create or replace view tickets_ops.review_queue as
-with open_tickets as (
-  select p.cluster_key, p.location_key, p.tickets from tickets.open_places p
-),
-per_cluster as (
-  select o.cluster_key, sum(o.tickets)::bigint as tickets, count(o.location_key) as places from open_tickets o group by o.cluster_key
-),
-rows_in_doubt as (
-  select
-    'cluster' as kind, c.cluster, null as location_key, null as location_name,
-    case
-      when c.suspicious or p.is_far then 'suspicious'
-      when c.geom is not null then 'found'
-      when c.verified then 'rejected'
-      else 'not_found'
-    end as status,
-    case when c.suspicious or p.is_far then 1 when c.geom is not null then 0.3 when c.verified then 0.1 else 0.95 end as doubt,
-    null as precision, null::numeric as confidence, null::numeric as distance_km,
-    nullif(concat_ws(' ',
-      c.note,
-      case when c.suspicious and (c.note is null or c.verified) then 'Many of its places lie together elsewhere: its centroid is probably the wrong one.' end,
-      case when p.is_far and not c.suspicious then 'Most of its known places lie beyond its guard: its centroid is probably the wrong one, or its guard too narrow.' end,
-      case when c.geom is null and t.places > 0 then
-        format('Without a centroid none of its %s place(s) is asked or checked: set one.', t.places) end
-    ), '') as note,
-    c.query, c.geom, jsonb_array_length(c.candidates) as candidates, c.fetched_at,
-    coalesce(t.tickets, 0) as open_tickets
-  from tickets.geo_clusters c
-  left join per_cluster t on t.cluster_key = tickets.cluster_key(c.cluster)
-  cross join lateral (select tickets_ops.is_far_from_its_places(c.cluster) as is_far offset 0) as p -- once, not wherever it is named
-  -- One whose centroid a person took away stays in sight: its tickets are on no map. So does one that its places contradict.
-  where not c.verified or c.geom is null or c.suspicious or p.is_far
-  union all
-  select
-    'location', l.cluster, l.location_key, l.location_name, l.status,
-    case l.status when 'needs_review' then 0.8 when 'rejected' then 0.7 when 'not_found' then 0.6
-      else 0.5 * (1 - coalesce(l.confidence, 0)) end,
-    l.precision, l.confidence, l.distance_km, l.note, l.query, l.geom, jsonb_array_length(l.candidates), l.fetched_at,
-    coalesce(t.tickets, 0)
-  from tickets.geo_locations l
-  left join open_tickets t on t.cluster_key = tickets.cluster_key(l.cluster) and t.location_key = l.location_key
-  where not l.verified
-)
-select
-  kind, cluster, location_key, location_name, status, round(doubt, 2) as doubt, open_tickets, note, precision, confidence, distance_km,
-  st_y(geom) as latitude, st_x(geom) as longitude, candidates, query, fetched_at
-from rows_in_doubt
-order by doubt desc, open_tickets desc, cluster, location_key;
-comment on view tickets_ops.review_queue is
-  'Gazetteer rows that no person verified; and clusters, verified or not, whose centroid is far from their places (suspicious) or was taken away by a person (rejected). The most doubtful first. Accept: update tickets.geo_locations set verified = true. Move: set geom = st_setsrid(st_makepoint(lng, lat), 4326), which verifies the row and takes the tickets along. Reject: set status = ''rejected''. The same for tickets.geo_clusters (verified, geom); a cluster that is too large for its guard: set guard_km.';
-comment on column tickets_ops.review_queue.kind is 'cluster (tickets.geo_clusters) or location (tickets.geo_locations).';
-comment on column tickets_ops.review_queue.cluster is 'The cluster.';
-comment on column tickets_ops.review_queue.location_key is 'The place; NULL for a cluster.';
-comment on column tickets_ops.review_queue.location_name is 'One raw spelling of the place.';
-comment on column tickets_ops.review_queue.status is 'For a cluster suspicious, not_found, rejected (a person took its centroid away) or found; else the row''s status.';
-comment on column tickets_ops.review_queue.doubt is '0 to 1: a suspicious cluster 1, one without a centroid 0.95, needs_review 0.8, rejected 0.7, not_found 0.6, found less, by its confidence; a cluster whose centroid a person took away 0.1.';
-comment on column tickets_ops.review_queue.open_tickets is 'Actionable tickets there.';
-comment on column tickets_ops.review_queue.note is 'Why it is doubtful.';
-comment on column tickets_ops.review_queue.precision is 'What the coordinate stands for.';
-comment on column tickets_ops.review_queue.confidence is 'The judge''s score, 0 to 1.';
-comment on column tickets_ops.review_queue.distance_km is 'Geodesic kilometres from the cluster''s centroid.';
-comment on column tickets_ops.review_queue.latitude is 'Of the proposed coordinate; only a found one places tickets.';
-comment on column tickets_ops.review_queue.longitude is 'Of the proposed coordinate.';
-comment on column tickets_ops.review_queue.candidates is 'How many candidates are stored.';
-comment on column tickets_ops.review_queue.query is 'What was sent to the provider.';
-comment on column tickets_ops.review_queue.fetched_at is 'When it was answered.';
---! EndIncluded review/queue.sql
 --! Included review/place-details.sql
 -- What a person needs to know to decide about one place: its candidates, and what lies around it.
 --
@@ -4990,7 +4700,7 @@ begin atomic
 end;
 comment on function tickets_ops.place_candidates(text, text) is 'What the provider returned for a place, or with one argument for a cluster, in its order: the number, label, level (point, street, neighbourhood, city), coordinate, kilometres from the cluster''s centroid, and what the judge says of it today: fits, doubtful: …, or refused: …. No rows for a place that is not in the gazetteer.';
 
-create or replace function tickets_ops.places_beyond_guard(p_cluster text)
+create or replace function tickets_ops.rejected_places(p_cluster text)
 returns table (
   location_key text, location_name text, lng double precision, lat double precision, distance_km numeric, needs_km numeric, fits boolean
 )
@@ -5008,13 +4718,23 @@ begin atomic
   where c.cluster = p_cluster
   order by nearest.km, l.location_key;
 end;
-comment on function tickets_ops.places_beyond_guard(text) is 'Where the rejected places of a cluster would be without its guard (at most 50, the last asked): the coordinate that the judge would take and its kilometres from the centroid, and in needs_km from which guard_km on one of its candidates is let in; fits: the judge would take it without a doubt. Where many lie together, the centroid is probably the wrong one.';
+comment on function tickets_ops.rejected_places(text) is 'The rows of tickets_ops.places_beyond_guard; fits: the judge would take the place without a doubt.';
+
+create or replace function tickets_ops.places_beyond_guard(p_cluster text)
+returns table (
+  location_key text, location_name text, lng double precision, lat double precision, distance_km numeric, needs_km numeric
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+begin atomic
+  select r.location_key, r.location_name, r.lng, r.lat, r.distance_km, r.needs_km from tickets_ops.rejected_places(p_cluster) r;
+end;
+comment on function tickets_ops.places_beyond_guard(text) is 'Where the rejected places of a cluster would be without its guard (at most 50, the last asked): the coordinate that the judge would take and its kilometres from the centroid, and in needs_km from which guard_km on one of its candidates is let in. Where many lie together, the centroid is probably the wrong one.';
 
 create or replace function tickets_ops.review_place(p_kind text, p_cluster text, p_location_key text default null) returns json
 -- Compiling so many subqueries takes longer than running them (measured: 0.7 s for one place, 40 ms so).
 language sql stable set jit = off
 begin atomic
-  with beyond as materialized (select * from tickets_ops.places_beyond_guard(p_cluster) where p_kind = 'cluster')
+  with beyond as materialized (select * from tickets_ops.rejected_places(p_cluster) where p_kind = 'cluster')
   select json_build_object(
     -- updated_at as text: a caller that writes compares it, and must not lose its microseconds.
     'place', (
@@ -5558,27 +5278,6 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.read_datasets() is 'The rows of tickets_ops.datasets, read with the owner''s rights.';
 
-create or replace view tickets_ops.datasets as select * from tickets_ops.read_datasets();
-comment on view tickets_ops.datasets is 'The datasets that are on, a row each: inc, and crq where CRQ_ENABLED=true. The columns that tickets_ops.health has too say the same of each.';
-comment on column tickets_ops.datasets.dataset is 'inc (faults) or crq (requests for new installations).';
-comment on column tickets_ops.datasets.feed is 'What its files are: snapshots or changes.';
-comment on column tickets_ops.datasets.open_tickets is 'Its open (actionable) tickets.';
-comment on column tickets_ops.datasets.checked_at is 'When its folder was last looked at with success.';
-comment on column tickets_ops.datasets.checked_key is 'The file that was looked at last.';
-comment on column tickets_ops.datasets.checked_status is 'Its status.';
-comment on column tickets_ops.datasets.loaded_snapshot_id is 'The last snapshot that was loaded, whole or in part.';
-comment on column tickets_ops.datasets.loaded_key is 'Its file.';
-comment on column tickets_ops.datasets.loaded_at is 'When it was finished.';
-comment on column tickets_ops.datasets.loaded_status is 'done or partial.';
-comment on column tickets_ops.datasets.data_at is 'Export time of the newest file that is loaded or was found unchanged.';
-comment on column tickets_ops.datasets.data_age is 'Since then: how old the tickets are.';
-comment on column tickets_ops.datasets.open_missing is 'Open tickets that the last loaded snapshot no longer lists. NULL for a file of changes.';
-comment on column tickets_ops.datasets.in_flight_snapshot_id is 'The snapshot that is being loaded.';
-comment on column tickets_ops.datasets.in_flight_status is 'staging, loading or finalizing.';
-comment on column tickets_ops.datasets.in_flight_idle is 'Since work on it last committed something.';
-comment on column tickets_ops.datasets.missed_run_at is 'The last scheduled run, when half an hour later nothing had looked at its folder. NULL: none was missed.';
-comment on column tickets_ops.datasets.next_run_at is 'The next scheduled run. NULL: no worker has started yet, so the schedule is not known.';
-
 create or replace function tickets_ops.read_health()
 returns table (
   ok boolean, problems text[],
@@ -5620,8 +5319,12 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   geocoding as (
     select state, left_today from tickets_ops.geocoding where active limit 1
   ),
+  -- As tickets_ops.review_queue has them (a test holds the two equal). Not read from it: it counts tickets, and health answers
+  -- while somebody holds their table.
   review as (
-    select count(*) as places from tickets_ops.review_queue where status in ('needs_review', 'suspicious')
+    select (
+      select count(*) from tickets.geo_clusters c where c.suspicious or tickets_ops.is_far_from_its_places(c.cluster)
+    ) + (select count(*) from tickets.geo_locations l where l.status = 'needs_review' and not l.verified) as places
   )
   select
     problem.ok, problem.problems,
@@ -5636,116 +5339,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   from clock, problem, tickets_ops.read_dataset_health('inc') as inc, jobs, failed, workers, review left join geocoding on true
 $$;
 comment on function tickets_ops.read_health() is 'The row of tickets_ops.health, read with the owner''s rights.';
-
-create or replace view tickets_ops.health as select * from tickets_ops.read_health();
-comment on view tickets_ops.health is 'One row that a monitor can alert on: select ok, problems from tickets_ops.health. ok and problems are of all datasets that are on, the files and times are those of INC; tickets_ops.datasets has those of each. It tells progress as the database sees it. An unchanged hour is a success, and the time between two runs of the schedule, such as the night, is no lateness.';
-comment on column tickets_ops.health.ok is 'Nothing needs a person: there is no fault among the problems. Warnings alone leave it true.';
-comment on column tickets_ops.health.problems is 'What needs a person, in words, each marked as Fault or Warning, the most urgent first.';
-comment on column tickets_ops.health.checked_at is 'When the bucket was last looked at with success.';
-comment on column tickets_ops.health.checked_age is 'Since then.';
-comment on column tickets_ops.health.checked_key is 'The file that was looked at last.';
-comment on column tickets_ops.health.checked_status is 'Its status.';
-comment on column tickets_ops.health.loaded_snapshot_id is 'The last snapshot that was loaded, whole or in part.';
-comment on column tickets_ops.health.loaded_key is 'Its file.';
-comment on column tickets_ops.health.loaded_at is 'When it was finished.';
-comment on column tickets_ops.health.loaded_age is 'Since then. Most hours nothing changes, so age alone is no alarm: see data_age.';
-comment on column tickets_ops.health.loaded_status is 'done or partial.';
-comment on column tickets_ops.health.data_at is 'Export time of the newest file that is loaded or was found unchanged.';
-comment on column tickets_ops.health.data_age is 'Since then: how old the tickets are.';
-comment on column tickets_ops.health.open_missing is 'Open tickets that the last loaded snapshot no longer lists. NULL for a file of changes, which lists few.';
-comment on column tickets_ops.health.in_flight_snapshot_id is 'The snapshot that is being loaded.';
-comment on column tickets_ops.health.in_flight_status is 'staging, loading or finalizing.';
-comment on column tickets_ops.health.in_flight_idle is 'Since work on it last committed something.';
-comment on column tickets_ops.health.missed_run_at is 'The last scheduled run, when half an hour later nothing had looked at the bucket. NULL: none was missed.';
-comment on column tickets_ops.health.next_run_at is 'The next scheduled run. NULL: no worker has started yet, so the schedule is not known.';
-comment on column tickets_ops.health.jobs_waiting is 'Jobs that are due and wait for a worker.';
-comment on column tickets_ops.health.oldest_waiting_age is 'How long the oldest of them has been due. Geocoding jobs wait for their rate.';
-comment on column tickets_ops.health.jobs_running is 'Jobs that run.';
-comment on column tickets_ops.health.jobs_failed is 'Failed jobs that still matter; see tickets_ops.failed_jobs.';
-comment on column tickets_ops.health.workers_alive is 'Workers that live.';
-comment on column tickets_ops.health.workers_unsure is 'Of these, workers on the embedded database, where all connections share one session: should one die, its jobs are free again only after 4 hours.';
-comment on column tickets_ops.health.geocoding_state is 'See tickets_ops.geocoding.';
-comment on column tickets_ops.health.geocoding_budget_left is 'Calls left today (UTC). NULL: no limit, or nobody to ask.';
-comment on column tickets_ops.health.geocoding_jobs is 'Places that wait to be asked.';
-comment on column tickets_ops.health.places_for_review is 'Places and clusters that a person should look at first: needs_review and suspicious ones of tickets_ops.review_queue.';
 --! EndIncluded operations/health.sql
---! Included operations/storage.sql
--- What is kept, for how long and why, and how large it is. A table without a line here fails a test: nothing grows unseen.
-
-create or replace function tickets_ops.kept_tables() returns table (table_name text, part text, kept text)
-language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
-  values
-    ('tickets.inc', 'tickets', 'For ever: the map and every figure come from it.'),
-    ('tickets.crq', 'tickets', 'For ever: the map and every figure come from it.'),
-    ('tickets.inc_events', 'history', 'For ever: no later file tells it again.'),
-    ('tickets.crq_events', 'history', 'For ever: no later file tells it again.'),
-    ('tickets_ops.inc_digests', 'tickets', 'As long as the ticket.'),
-    ('tickets_ops.crq_digests', 'tickets', 'As long as the ticket.'),
-    ('tickets.inc_daily', 'history', 'For ever: no event tells it. A row a day for each cluster and team.'),
-    ('tickets.import_meta', 'history', 'A row for each dataset.'),
-    ('tickets.assignments', 'decisions', 'For ever: who was sent where. A row for each time.'),
-    ('tickets.geo_decisions', 'decisions', 'For ever: a person may take one back. Some kilobytes each.'),
-    ('tickets.geo_clusters', 'gazetteers', 'For ever; what a provider said is asked again when it expires.'),
-    ('tickets.geo_locations', 'gazetteers', 'For ever; what a provider said is asked again when it expires.'),
-    ('tickets.geo_country', 'gazetteers', 'One row.'),
-    ('tickets_ops.geocoding_answers', 'gazetteers', 'Until the place is resolved, a day at most.'),
-    ('tickets_ops.geocoding_calls', 'gazetteers', 'For ever: a row for each day and outcome.'),
-    ('tickets_ops.geocoding_providers', 'gazetteers', 'A row for each provider.'),
-    ('tickets_ops.geocoding_setup', 'gazetteers', 'One row.'),
-    ('tickets_ops.snapshots', 'ledger', 'KEEP_LEDGER_DAYS (730).'),
-    ('tickets_ops.looks', 'ledger', 'A row for each dataset.'),
-    ('tickets_ops.sweeps', 'ledger', 'A row for each dataset.'),
-    ('tickets_ops.unrecorded_tickets', 'ledger', 'Until the next load or sweep of the dataset.'),
-    ('tickets_ops.snapshot_transitions', 'ledger', 'Written by migrations only.'),
-    ('tickets_ops.snapshot_rejects', 'rejects', 'KEEP_REJECTS_DAYS (90); 10 000 of each file.'),
-    ('tickets_ops.snapshot_rows', 'staging', 'Until the file is loaded; of one that failed or is held KEEP_FAILED_STAGING_DAYS (7).'),
-    ('tickets_ops.snapshot_batches', 'staging', 'Until the file is loaded; of one that failed or is held KEEP_FAILED_STAGING_DAYS (7).'),
-    ('tickets_ops.workers', 'jobs', 'Until 7 days after it was last heard of.'),
-    ('tickets_ops.settings', 'jobs', 'With its worker; the latest of each setting for ever.'),
-    ('tickets_ops.schedule', 'jobs', 'A row for each line of the crontab.'),
-    ('tickets_ops.announced_health', 'jobs', 'One row.'),
-    ('tickets.sla_rules', 'gazetteers', 'What people set.'),
-    ('tickets.dispatch_settings', 'gazetteers', 'One row.'),
-    ('tickets.version_slots', 'tickets', 'A handful of rows.')
-$$;
-comment on function tickets_ops.kept_tables() is 'Each table of ours: the part of the storage that it counts to, and how long its rows are kept, or why for ever. Settings are named with their defaults.';
-
-create or replace view tickets_ops.storage as
-select
-  format('%s.%s', n.nspname, c.relname) as table_name,
-  case
-    when n.nspname = tickets_ops.worker_schema() then 'jobs'
-    when n.nspname in ('tickets_legacy', 'tickets_takeover') then 'takeover'
-    else k.part
-  end as part,
-  pg_total_relation_size(c.oid) as bytes,
-  greatest(c.reltuples, 0)::bigint as rows_about,
-  case
-    when n.nspname = tickets_ops.worker_schema() then 'A job until it is done; one that failed KEEP_FAILED_JOBS_DAYS (30).'
-    when n.nspname in ('tickets_legacy', 'tickets_takeover') then 'Until tickets_takeover.clean_up().'
-    else k.kept
-  end as kept
-from pg_class c
-join pg_namespace n on n.oid = c.relnamespace
-left join tickets_ops.kept_tables() k on k.table_name = format('%s.%s', n.nspname, c.relname)
-where c.relkind in ('r', 'p', 'm')
-  and n.nspname in ('tickets', 'tickets_ops', 'tickets_legacy', 'tickets_takeover', tickets_ops.worker_schema());
-comment on view tickets_ops.storage is 'The tables of ours: how large each is, and how long its rows are kept: select * from tickets_ops.storage order by bytes desc. The schema of the jobs may be shared with another application, whose jobs count too.';
-comment on column tickets_ops.storage.table_name is 'Schema and table.';
-comment on column tickets_ops.storage.part is 'tickets, history, decisions, gazetteers, ledger, rejects, staging, jobs or takeover. NULL: others made it there.';
-comment on column tickets_ops.storage.bytes is 'With its indexes and what is stored out of line.';
-comment on column tickets_ops.storage.rows_about is 'As counted by the last vacuum or analyze; 0 before the first.';
-comment on column tickets_ops.storage.kept is 'How long, or why for ever. NULL: others made it there.';
-
-create or replace function tickets_ops.storage_metrics() returns table (name text, labels jsonb, value double precision)
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  select 'storage_bytes', jsonb_build_object('part', p.part), coalesce(sum(s.bytes), 0)
-  from (select k.part from tickets_ops.kept_tables() k union select 'takeover') as p
-  left join tickets_ops.storage s on s.part = p.part
-  group by p.part
-$$;
-comment on function tickets_ops.storage_metrics() is 'Metrics of what the tables take.';
---! EndIncluded operations/storage.sql
 --! Included operations/metrics.sql
 -- The figures that a monitor keeps: one view, tickets_ops.metrics. It comes out three ways: SQL, ops/sql_exporter.yml, and
 -- `fleettickets metrics`.
@@ -5932,6 +5526,15 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tickets_ops.vehicle_metrics() is 'Metrics of the vehicles; what is wrong with tickets.vehicles stays here.';
 
+create or replace function tickets_ops.storage_metrics() returns table (name text, labels jsonb, value double precision)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select 'storage_bytes', jsonb_build_object('part', p.part), coalesce(sum(s.bytes), 0)
+  from (select k.part from tickets_ops.kept_tables() k union select 'takeover') as p
+  left join tickets_ops.storage s on s.part = p.part
+  group by p.part
+$$;
+comment on function tickets_ops.storage_metrics() is 'Metrics of what the tables take.';
+
 create or replace function tickets_ops.read_metrics()
 returns table (name text, labels jsonb, value double precision, kind text, help text)
 language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -5949,14 +5552,6 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
   order by h.place, m.labels
 $$;
 comment on function tickets_ops.read_metrics() is 'The rows of tickets_ops.metrics, read with the owner''s rights.';
-
-create or replace view tickets_ops.metrics as select * from tickets_ops.read_metrics();
-comment on view tickets_ops.metrics is 'Figures for monitors, as of now(): one row for each series, the rows of a name together. Every name has rows also in an empty database. For a role that is a member of tickets_monitor.';
-comment on column tickets_ops.metrics.name is 'Prometheus''s name of the metric, with its unit.';
-comment on column tickets_ops.metrics.labels is 'Labels as an object of texts; at most a dozen values each.';
-comment on column tickets_ops.metrics.value is 'Seconds, a count, or 1 and 0. NaN: unknown.';
-comment on column tickets_ops.metrics.kind is 'gauge: it goes up and down.';
-comment on column tickets_ops.metrics.help is 'What it tells.';
 --! EndIncluded operations/metrics.sql
 --! Included operations/erasure.sql
 -- Erasure: nothing in this database tells of a ticket any more, nor of a place that only that ticket named. What stays is the
@@ -7113,86 +6708,14 @@ as $$
   ) as closed_then
 $$;
 comment on function tickets.dashboard_metrics(text, text, timestamptz, timestamptz) is 'The figures of reporting.fn_inc_dashboard(): of the open tickets now, and of the tickets that are closed and were so in [p_from, p_to). closed_mttr_median: the source''s minutes, NULL under 5 tickets. closed_within_48h_pct: of those with a known time from clock to closing.';
-
--- It runs as its owner, as the map function does: so PUBLIC may not call it (grants.sql says who may), and its names are looked
--- up where no caller can put anything. A function of that name that somebody else made is kept, and this one is not made.
-create or replace function reporting.fn_inc_dashboard(
-  p_cluster text default null,
-  p_status text default null,
-  p_window text default 'today',
-  p_from timestamptz default null,
-  p_to timestamptz default null
-)
-returns jsonb language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_window text := case when p_from is not null or p_to is not null then 'custom' else p_window end;
-  v_today date := tickets.eat_day(now());
-  v_first date;
-  v_from timestamptz := p_from;
-  v_to timestamptz := p_to;
-begin
-  if v_window in ('today', 'week', 'month') then
-    v_first := date_trunc(case v_window when 'today' then 'day' else v_window end, v_today::timestamp);
-    v_from := tickets.eat_midnight(v_first);
-    v_to := tickets.eat_midnight((v_first + ('1 ' || case v_window when 'today' then 'day' else v_window end)::interval)::date);
-  elsif v_window is distinct from 'custom' then
-    raise exception 'p_window is %: choose today, week, month or custom.', coalesce(quote_literal(v_window), 'NULL')
-      using errcode = 'invalid_parameter_value';
-  elsif p_from is null and p_to is null then
-    raise exception 'A custom window needs p_from, p_to or both.' using errcode = 'invalid_parameter_value';
-  end if;
-  perform tickets.check_window(v_from, v_to);
-  return jsonb_build_object(
-    'window', jsonb_build_object('name', v_window, 'from', v_from, 'to', v_to),
-    'open', tickets.dashboard_features(true, p_cluster, p_status, null, null),
-    'closed', tickets.dashboard_features(false, p_cluster, p_status, coalesce(v_from, '-infinity'), coalesce(v_to, 'infinity')),
-    'metrics', tickets.dashboard_metrics(p_cluster, p_status, coalesce(v_from, '-infinity'), coalesce(v_to, 'infinity')),
-    'freshness', (select to_jsonb(f) from tickets.freshness() f)
-  );
-end
-$$;
-comment on function reporting.fn_inc_dashboard(text, text, text, timestamptz, timestamptz) is
-'A dashboard of the INC tickets, as JSON: what is open now, and what was closed in a window.
-
-Arguments: p_cluster (in any case, with any blanks), p_status (normalized_status): only tickets with exactly that value; NULL, the default, means all. p_window: today (default), week (ISO, from Monday), month, in Nairobi''s days, or custom. p_from, p_to: [p_from, p_to); either of them makes the window custom, one that is missing leaves that side open. They are instants: with no zone in a text the session''s counts; tickets.eat_midnight(day) is a day''s begin in Nairobi.
-
-window: name, from, to. open: the open tickets with a place, a GeoJSON FeatureCollection, live whatever the window is. closed: those that are closed and whose closed_at lies in the window, likewise. Features as in reporting.fn_tickets_for_map. metrics: see tickets.dashboard_metrics(); they count tickets without a place too. freshness: as in reporting.fn_tickets_for_map. Trap: content trails the files by days, so little of today has been told yet: see tickets.reporting_lag(). A ticket that was reopened counts as open only; closings are in tickets.inc_closures.
-
-Limit: at most the 50 000 most recently closed tickets are among the features, and none whose texts are over 4 000 bytes.
-
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: a p_window that there is not, or a custom one without a bound or with p_from after p_to.';
 --! EndIncluded serving/dashboard.sql
---! Included serving/trends.sql
--- Trends for charts: what dashboard_api serves beside the map.
 
--- It runs as its owner, as the map function does: so PUBLIC may not call it (grants.sql says who may), and its names are looked
--- up where no caller can put anything. A function of that name that somebody else made is kept, and this one is not made.
-create or replace function reporting.fn_inc_trends(p_from date, p_to date, p_step text default 'day', p_by text default null)
-returns jsonb language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp
-as $$
+do $$
+declare
+  v_kept record;
 begin
-  perform tickets.check_question(p_from, p_to, p_step, p_by, tickets.dimensions());
-  return jsonb_build_object(
-    'from', p_from, 'to', p_to, 'step', p_step, 'by', p_by,
-    'settled_through', tickets.settled_through(),
-    'flow', (select coalesce(jsonb_agg(f), '[]') from tickets.inc_flow(p_from, p_to, p_step, p_by) f),
-    'repair_times', (select coalesce(jsonb_agg(r), '[]') from tickets.inc_repair_times(p_from, p_to, p_step, p_by) r),
-    'backlog', case when p_by is null or p_by = any (tickets.daily_dimensions()) then (
-      select coalesce(jsonb_agg(b), '[]') from tickets.inc_backlog_daily(p_from, p_to, p_by) b
-    ) end,
-    'freshness', (select to_jsonb(f) from tickets.freshness() f)
-  );
+  for v_kept in select view, array_to_string(options, ', ') as options from view_options loop
+    execute format('alter view %s set (%s)', v_kept.view, v_kept.options);
+  end loop;
 end
 $$;
-comment on function reporting.fn_inc_trends(date, date, text, text) is
-'Trends of the INC tickets for charts, as JSON.
-
-Arguments: p_from and p_to, days in Nairobi, [p_from, p_to); p_step: day (default), week (ISO) or month; p_by: team, cluster, region, owner, status, or NULL (default) for all together.
-
-flow, repair_times: the rows of tickets.inc_flow and tickets.inc_repair_times; backlog: those of tickets.inc_backlog_daily, by day whatever p_step is, null for owner and status; settled_through: periods that end later are provisional; freshness: as in reporting.fn_tickets_for_map. The comments of those functions say units, populations and traps. starts_at is the instant of midnight in Nairobi: use it as a chart''s time.
-
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: an argument that makes no sense, with the words that do.';
---! EndIncluded serving/trends.sql

@@ -7,6 +7,7 @@
  * excludes nobody: start one migration at a time there.
  */
 import { readFile } from 'node:fs/promises';
+import { setTimeout } from 'node:timers/promises';
 import { stripVTControlCharacters } from 'node:util';
 import { migrate as applyCommitted, Logger } from 'graphile-migrate';
 import { clearAllPools } from 'graphile-migrate/dist/pg.js';
@@ -21,7 +22,7 @@ import { postgisSchema } from './foreign-code.ts';
 import { obstacles, unknownTasks } from './preflight.ts';
 import { newerServer, readServer } from './server.ts';
 import { settingsToPin } from './session.ts';
-import { boundedWaits } from './waits.ts';
+import { boundedWaits, LOCK_NOT_AVAILABLE, namingBlockers } from './waits.ts';
 import { migrateWorkerSchema } from './worker-schema.ts';
 
 const GMRC = new URL('../../.gmrc', import.meta.url);
@@ -30,6 +31,13 @@ const GMRC = new URL('../../.gmrc', import.meta.url);
 const LOCK = '7216406330421507';
 /** graphile-migrate's own, for which it does not wait: https://github.com/graphile/migrate/blob/main/src/pgReal.ts */
 const GRAPHILE_MIGRATE_LOCK = '4727445306447283';
+
+const DEADLOCK_DETECTED = '40P01';
+const DEPENDENT_OBJECTS = '2BP01';
+/** Of an upgrade: readers wait behind it for no longer, and come first between two tries. */
+const LOCK_WAIT = '3s';
+const BETWEEN_TRIES_MS = 1_000;
+const UPGRADE_TRIES = 30;
 
 /**
  * Brings the database to the committed schema, and says in the log what was done; does nothing where it is there already,
@@ -51,7 +59,8 @@ export async function migrate(databaseUrl: string, log: Log): Promise<void> {
     requireUpgradable(missing);
     const apply = async () => {
       await migrateWorkerSchema(client, databaseUrl, jobs.WORKER_SCHEMA, log);
-      await applyMigrations(client, databaseUrl, jobs.WORKER_SCHEMA, log);
+      const migrations = () => applyMigrations(client, databaseUrl, jobs.WORKER_SCHEMA, isNew ? '0' : LOCK_WAIT, log);
+      await (isNew ? migrations() : patiently(client, migrations, log));
     };
     await (isNew ? orNothing(client, jobs.WORKER_SCHEMA, apply, log) : apply());
     await recordShared(client, jobs);
@@ -118,6 +127,7 @@ async function orNothing(
   try {
     await apply();
   } catch (error) {
+    if ((await appliedMigrations(client)).size > 0) throw error; // the first is done: it was a later one
     for (const { name } of rows) {
       // Made a moment ago, and yet another application may have begun to use it: its tables are known by their name to all.
       if (name === workerSchema && (await unknownTasks(client, name)).length > 0) continue;
@@ -222,12 +232,38 @@ async function sessionSettings(client: ClientBase): Promise<Record<string, strin
   };
 }
 
-async function applyMigrations(client: ClientBase, databaseUrl: string, workerSchema: string, log: Log): Promise<void> {
+/**
+ * Upgrades a database that is in use: what waits for a lock is waited for by all who come after it, so each try gives up soon.
+ * @throws SchemaError that names the sessions in the way, after two minutes; what `apply` throws
+ */
+async function patiently(client: ClientBase, apply: () => Promise<void>, log: Log): Promise<void> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await apply();
+    } catch (error) {
+      const { code = '' } = ((error as Error).cause ?? {}) as { code?: string };
+      if (code !== LOCK_NOT_AVAILABLE && code !== DEADLOCK_DETECTED) throw error;
+      const { message } = await namingBlockers(client, error as Error);
+      if (tries === UPGRADE_TRIES) throw new SchemaError(`Migration failed, and nothing was changed: ${message}`);
+      log.warn(`the migration gives way and is tried again: ${message}`);
+      await setTimeout(BETWEEN_TRIES_MS);
+    }
+  }
+}
+
+/** @param lockWait how long a lock is waited for, as Postgres's lock_timeout */
+async function applyMigrations(
+  client: ClientBase,
+  databaseUrl: string,
+  workerSchema: string,
+  lockWait: string,
+  log: Log,
+): Promise<void> {
   const settings = {
     ...(await readGmrc()),
     afterAllMigrations: [], // runActions
     placeholders: { ':WORKER_SCHEMA': workerSchema },
-    pgSettings: await sessionSettings(client),
+    pgSettings: { ...(await sessionSettings(client)), lock_timeout: lockWait },
     connectionString: databaseUrl,
     migrationsFolder: MIGRATIONS,
     // It knows a logger by its own copy of the class, as https://github.com/graphile/migrate/pull/109 made it. Each of its
@@ -242,7 +278,7 @@ async function applyMigrations(client: ClientBase, databaseUrl: string, workerSc
       throw new SchemaError(
         `Another graphile-migrate is at work in this database: ${await holderOf(client, GRAPHILE_MIGRATE_LOCK)}. Run it again when that has ended.`,
       );
-    throw new SchemaError(`Migration failed: ${explain(error as MigrationError)}`);
+    throw new SchemaError(`Migration failed: ${explain(error as MigrationError)}`, { cause: error });
   } finally {
     // graphile-migrate keeps an idle pool for 200 ms more and ends the process when that loses its connection. It exports
     // no way to end it (clearAllPools is its own); as a library it is not supported: https://github.com/graphile/migrate/issues/222
@@ -261,6 +297,8 @@ function explain({
   hint = REMEDIES[code],
   _gmMessageOverride: excerpt,
 }: MigrationError): string {
-  const lines = [excerpt ?? message, detail && `Detail: ${detail}`, hint && `Hint: ${hint}`];
+  // Postgres's own hint for it is CASCADE, which would drop what is somebody's.
+  const remedy = code === DEPENDENT_OBJECTS ? 'Drop what depends on it, migrate, and make it anew.' : hint;
+  const lines = [excerpt ?? message, detail && `Detail: ${detail}`, remedy && `Hint: ${remedy}`];
   return stripVTControlCharacters(lines.filter(Boolean).join('\n'));
 }

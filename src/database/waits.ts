@@ -20,10 +20,15 @@ export async function boundedWaits<T>(db: Db, use: () => Promise<T>): Promise<T>
     return result;
   } catch (error) {
     if (codeOf(error) !== LOCK_NOT_AVAILABLE) throw error;
-    // It raises; where the role may not call it, the first error says what there is to say.
-    const named: unknown = await db.query('select tickets_ops.raise_blocked()').catch((told: unknown) => told);
-    throw codeOf(named) === LOCK_NOT_AVAILABLE ? named : error;
+    throw await namingBlockers(db, error as Error);
   }
+}
+
+/** Of a wait for a lock that was given up: an error that names the sessions that hold locks on what is ours. */
+export async function namingBlockers(db: Db, error: Error): Promise<Error> {
+  // It raises; where the role may not call it, the first error says what there is to say.
+  const named = await db.query('select tickets_ops.raise_blocked()').catch((told: Error) => told);
+  return named instanceof Error && codeOf(named) === LOCK_NOT_AVAILABLE ? named : error;
 }
 
 /** As withClient, with boundedWaits. */

@@ -14,7 +14,7 @@ import { withClient } from '../../src/database/client.ts';
 import { pending } from '../../src/database/committed.ts';
 import { migrate } from '../../src/database/schema.ts';
 import { JobSchemaSettings, readSettings } from '../../src/settings/settings.ts';
-import { asPerson, type Environment, native, startEnvironment } from '../support/environment.ts';
+import { asPerson, type Environment, native, startEnvironment, waitFor } from '../support/environment.ts';
 
 const MIGRATIONS = fileURLToPath(new URL('../../migrations', import.meta.url));
 const committed = (await readdir(`${MIGRATIONS}/committed`)).filter((file) => file.endsWith('.sql')).sort();
@@ -52,6 +52,67 @@ describe('upgrading', { skip: !native && 'needs a native Postgres' }, () => {
       }
     });
   }
+
+  /** A database of 1.0.0. */
+  async function released(): Promise<void> {
+    await env.pool.query(`create database ${name}`);
+    await runMigrations({ connectionString: url, schema: WORKER_SCHEMA });
+    await applyFirst(url, 1);
+  }
+  const gone = () => env.pool.query(`drop database if exists ${name} with (force)`);
+
+  test('keeps what others set, made and were granted', async () => {
+    await released();
+    try {
+      const set = ['inc_closures', 'open_places', 'inc_ageing', 'inc_open_sla'].map((view) => `tickets.${view}`);
+      await asPerson(url, async (client) => {
+        for (const view of set) await client.query(`alter view ${view} set (security_invoker = true)`);
+        await client.query(`
+          grant execute on function tickets_ops.review_place(text, text, text) to pg_monitor;
+          create or replace function reporting.fn_inc_trends(p_from date, p_to date, p_step text default 'day', p_by text default null)
+            returns jsonb language sql as $$ select '"theirs"'::jsonb $$;
+          create function reporting.fn_tickets_for_map(p_open_only text) returns text language sql as $$ select 'theirs' $$;
+          drop function reporting.fn_tickets_for_map(boolean, text, text, text);
+          drop view tickets.vehicles cascade;
+        `);
+      });
+      await migrate(url, silent);
+      await asPerson(url, async (client) => {
+        const { rows } = await client.query(
+          `select array(select oid::regclass::text from pg_class where reloptions = '{security_invoker=true}' order by 1) as set,
+             has_function_privilege('pg_monitor', 'tickets_ops.review_place(text, text, text)', 'execute') as granted,
+             reporting.fn_inc_trends(null, null) as trends,
+             (select count(*)::int from pg_proc where proname = 'fn_tickets_for_map') as maps,
+             to_regclass('tickets.vehicles') as vehicles`,
+        );
+        assert.deepEqual(rows, [{ set: set.toSorted(), granted: true, trends: 'theirs', maps: 1, vehicles: null }]);
+      });
+    } finally {
+      await gone();
+    }
+  });
+
+  test('gives way to a reader, says whom it waits for, and is done when that has ended', async () => {
+    await released();
+    try {
+      await withClient(url, async (reader) => {
+        await reader.query('begin');
+        await reader.query('select from tickets.inc_ageing');
+        const said: string[] = [];
+        const log = pino({}, { write: (line: string) => void said.push(JSON.parse(line).msg) });
+        const migrated = migrate(url, log);
+        await waitFor('the migration gives way', () => said.some((line) => line.startsWith('the migration gives way')));
+        const { rows } = await reader.query<{ pid: number }>('select pg_backend_pid() as pid');
+        assert.match(said.join('\n'), new RegExp(`\\b${rows[0]?.pid}\\b`));
+        await reader.query('select from tickets.inc_closures');
+        await reader.query('commit');
+        await migrated;
+      });
+      await withClient(url, async (client) => assert.deepEqual(await pending(client), []));
+    } finally {
+      await gone();
+    }
+  });
 });
 
 /** Applies the first migrations only, as the release that ended with them did. */
