@@ -16,13 +16,14 @@ import { REMEDIES } from '../settings/errors.ts';
 import type { Log } from '../settings/log.ts';
 import { JobSchemaSettings, readSettings, TakeoverSettings } from '../settings/settings.ts';
 import { missingForFirstMigration } from '../takeover/rights.ts';
+import { listed } from '../text/wording.ts';
 import { SchemaError, withClient } from './client.ts';
 import { appliedMigrations, FORMER_REMEDY, MIGRATIONS, type Pending, pending } from './committed.ts';
 import { postgisSchema } from './foreign-code.ts';
 import { obstacles, unknownTasks } from './preflight.ts';
 import { newerServer, readServer } from './server.ts';
 import { settingsToPin } from './session.ts';
-import { boundedWaits, LOCK_NOT_AVAILABLE, namingBlockers } from './waits.ts';
+import { boundedWaits, LOCK_NOT_AVAILABLE, sessionsInside } from './waits.ts';
 import { migrateWorkerSchema } from './worker-schema.ts';
 
 const GMRC = new URL('../../.gmrc', import.meta.url);
@@ -38,6 +39,7 @@ const DEPENDENT_OBJECTS = '2BP01';
 const LOCK_WAIT = '3s';
 const BETWEEN_TRIES_MS = 1_000;
 const UPGRADE_TRIES = 30;
+const SESSIONS_NAMED = 3;
 
 /**
  * Brings the database to the committed schema, and says in the log what was done; does nothing where it is there already,
@@ -243,9 +245,12 @@ async function patiently(client: ClientBase, apply: () => Promise<void>, log: Lo
     } catch (error) {
       const { code = '' } = ((error as Error).cause ?? {}) as { code?: string };
       if (code !== LOCK_NOT_AVAILABLE && code !== DEADLOCK_DETECTED) throw error;
-      const { message } = await namingBlockers(client, error as Error);
-      if (tries === UPGRADE_TRIES) throw new SchemaError(`Migration failed, and nothing was changed: ${message}`);
-      log.warn(`the migration gives way and is tried again: ${message}`);
+      const inTheWay = listed(await sessionsInside(client), SESSIONS_NAMED) || 'a session that has ended meanwhile';
+      if (tries === UPGRADE_TRIES)
+        throw new SchemaError(
+          `Migration failed, and nothing was changed: it waited for ${inTheWay}. Let them end their transaction, or end it: select pg_terminate_backend(process); then migrate again.`,
+        );
+      log.warn(`the migration gives way and is tried again: in its way is ${inTheWay}`);
       await setTimeout(BETWEEN_TRIES_MS);
     }
   }

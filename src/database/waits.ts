@@ -20,15 +20,26 @@ export async function boundedWaits<T>(db: Db, use: () => Promise<T>): Promise<T>
     return result;
   } catch (error) {
     if (codeOf(error) !== LOCK_NOT_AVAILABLE) throw error;
-    throw await namingBlockers(db, error as Error);
+    // It raises; where the role may not call it, the first error says what there is to say.
+    const named: unknown = await db.query('select tickets_ops.raise_blocked()').catch((told: unknown) => told);
+    throw codeOf(named) === LOCK_NOT_AVAILABLE ? named : error;
   }
 }
 
-/** Of a wait for a lock that was given up: an error that names the sessions that hold locks on what is ours. */
-export async function namingBlockers(db: Db, error: Error): Promise<Error> {
-  // It raises; where the role may not call it, the first error says what there is to say.
-  const named = await db.query('select tickets_ops.raise_blocked()').catch((told: Error) => told);
-  return named instanceof Error && codeOf(named) === LOCK_NOT_AVAILABLE ? named : error;
+/** The sessions that use what is ours at this moment, readers too, which are in the way of a migration alone; the longest first. */
+export async function sessionsInside(db: Db): Promise<string[]> {
+  const { rows } = await db.query<{ told: string }>(
+    `select format('process %s of user %s, %s since %s: %s', pid, usename, state, tickets_ops.wall_clock(xact_start), left(query, 200)) as told
+     from pg_stat_activity
+     where pid <> pg_backend_pid() and pid in (
+       select l.pid from pg_locks l join pg_class c on c.oid = l.relation and l.locktype = 'relation' and l.granted
+       where c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace) and l.database = (
+         select oid from pg_database where datname = current_database()
+       )
+     )
+     order by xact_start`,
+  );
+  return rows.map(({ told }) => told);
 }
 
 /** As withClient, with boundedWaits. */

@@ -101,6 +101,7 @@ describe('upgrading', { skip: !native && 'needs a native Postgres' }, () => {
         const said: string[] = [];
         const log = pino({}, { write: (line: string) => void said.push(JSON.parse(line).msg) });
         const migrated = migrate(url, log);
+        migrated.catch(() => undefined); // awaited below
         await waitFor('the migration gives way', () => said.some((line) => line.startsWith('the migration gives way')));
         const { rows } = await reader.query<{ pid: number }>('select pg_backend_pid() as pid');
         assert.match(said.join('\n'), new RegExp(`\\b${rows[0]?.pid}\\b`));
