@@ -65,7 +65,7 @@ describe('the SQL sources in migrations/fixtures', () => {
     try {
       for (const { name } of rows) {
         await client.query('begin');
-        await client.query(`alter table ${name} add column service_type text generated always as ('') stored`);
+        await client.query(`alter table ${name} add column one_more_column text generated always as ('') stored`);
         await client.query('rollback');
       }
     } finally {
