@@ -1,5 +1,5 @@
 --! Previous: sha1:d17fa6c5d105c82ef26e0d3cb226bfe0e7f3185e
---! Hash: sha1:e32b7c78a0e0966cf8eb240f44d6a58d4d2b953f
+--! Hash: sha1:d203a4f9f7214ccd66aebf826ac9ec05225b3d2e
 --! Message: one-place-for-each-rule
 
 --! split: 1-current.sql
@@ -51,12 +51,6 @@ comment on function tickets.team_key(text) is 'What identifies a team: its name 
 --! EndIncluded tickets/name-keys.sql
 comment on column tickets.sla_rules.region is 'The region as tickets.inc.region has it, in any case (tickets.region_key). NULL: the default, which cannot be deleted.';
 comment on column tickets.geo_locations.candidates is 'Every candidate the provider returned, in its order: what tickets_ops.score_candidates reads of it, and `original` as returned. Rescored, without a call, when the centroid or the guard changes.';
-
--- A view that is made anew loses its options: security_invoker of one that a takeover found, or that the owner has set.
-create temporary table view_options on commit drop as
-select c.oid::regclass as view, c.reloptions as options
-from pg_class c
-where c.relkind = 'v' and c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace) and c.reloptions is not null;
 
 --! Included tickets/kenya.sql
 -- Kenya: what lies in it (tickets.geo_country), and the feed's own coordinates, taken only there.
@@ -206,43 +200,6 @@ set search_path = pg_catalog, pg_temp as $$
   select 'crq' where tickets_ops.setting('CRQ_ENABLED') = 'true'
 $$;
 comment on function tickets.datasets() is 'The datasets that are on, by their names in the ledger: inc, and crq where CRQ_ENABLED=true, as its processes were told (tickets_ops.setting).';
-
--- Planning reads it for every load, so each table is read through its partial index: *_open.
-create or replace view tickets.open_places as
-select
-  cluster_key, location_key,
-  mode() within group (order by cluster) as cluster,
-  min(location_name) as location_name,
-  count(*) as tickets,
-  count(*) filter (where dataset = 'inc') as inc_tickets,
-  count(*) filter (where dataset = 'crq') as crq_tickets,
-  count(*) filter (where geo_source <> 'feed') as without_coordinates,
-  max(seen_at) as newest_at
-from (
-  select
-    'inc' as dataset, tickets.cluster_key(cluster) as cluster_key, tickets.cluster_spelling(cluster) as cluster, location_key, location_name,
-    geo_source, coalesce(created_at_service, first_seen_at, ingested_at) as seen_at
-  from tickets.inc
-  where is_actionable
-  union all
-  select
-    'crq', tickets.cluster_key(cluster), tickets.cluster_spelling(cluster), location_key, location_name,
-    geo_source, coalesce(created_at_service, first_seen_at, ingested_at)
-  from tickets.crq
-  where is_actionable and 'crq' in (select tickets.datasets())
-) as t
-where cluster_key is not null
-group by cluster_key, location_key;
-comment on view tickets.open_places is 'Where the open (actionable) tickets of all datasets that are on lie by their names: one row for each location of a cluster. What geocoding is planned from. Not in it: tickets without a cluster.';
-comment on column tickets.open_places.cluster_key is 'The cluster as it is compared: without case and blanks (tickets.cluster_key).';
-comment on column tickets.open_places.location_key is 'The location as it is compared (tickets.location_key). NULL: the name holds network codes only, or nothing.';
-comment on column tickets.open_places.cluster is 'The cluster as most of these tickets write it.';
-comment on column tickets.open_places.location_name is 'One of the spellings of the location.';
-comment on column tickets.open_places.tickets is 'Open tickets there, of all datasets that are on.';
-comment on column tickets.open_places.inc_tickets is 'Of these, faults.';
-comment on column tickets.open_places.crq_tickets is 'Of these, requests for new installations.';
-comment on column tickets.open_places.without_coordinates is 'Of tickets, those to which the feed gives no coordinates of their own: where the place lies decides where they lie.';
-comment on column tickets.open_places.newest_at is 'When the newest of them began: created_at_service, else first_seen_at, else when its row was written. May lie in the future, where the feed is wrong.';
 --! EndIncluded tickets/datasets.sql
 --! Included geocoding/expiry.sql
 -- How long what a provider said of a place stands, and whether it may be asked again.
@@ -2061,41 +2018,6 @@ begin
 end
 $$;
 comment on function tickets.places(text, timestamptz, timestamptz, text, text, text, geography, integer) is 'The places of reporting.fn_ticket_places(), a row each, with its arguments and errors; p_box: only those in the box around it (and maybe some near it), NULL means all; p_listed: how many of the last closed tickets are looked at for ticket_ids. Reads as its caller.';
-
-create or replace function reporting.fn_ticket_places(
-  p_state text default 'open',
-  p_from timestamptz default null,
-  p_to timestamptz default null,
-  p_cluster text default null,
-  p_region text default null,
-  p_team text default null
-)
-returns json language sql stable parallel safe security definer
-set search_path = pg_catalog, pg_temp
-as $$
-  select row_to_json(collection)
-  from (
-    select 'FeatureCollection' as type, coalesce(array_agg(feature order by p.open desc, p.tickets desc, p.id collate "C"), '{}') as features
-    from tickets.places(p_state, p_from, p_to, p_cluster, p_region, p_team, null, 5000) p
-    cross join lateral (select 'Point' as type, array[p.longitude, p.latitude] as coordinates) as geometry
-    cross join lateral (
-      select
-        p.cluster, p.location_key, p.location_name, p.geo_source, p.tickets, p.open, p.breached, p.at_risk, p.oldest_hours,
-        p.closed, p.mttr_median, p.ticket_ids, p.more
-    ) as properties
-    cross join lateral (select 'Feature' as type, p.id, geometry, properties) as feature
-  ) as collection
-$$;
-comment on function reporting.fn_ticket_places(text, timestamptz, timestamptz, text, text, text) is
-'The tickets map by place: a GeoJSON FeatureCollection (RFC 7946) with one Point for each coordinate that tickets lie on, and counts instead of tickets. The places with most open tickets come first.
-
-Arguments: p_state open (default), closed or all; p_from, p_to: only tickets closed in [p_from, p_to), NULL means no bound; open tickets are not concerned; p_cluster, p_region, p_team: only tickets with exactly that cluster, region, assigned_team, in any case, NULL means all.
-
-Properties: cluster and location_key of its tickets, NULL where they differ (a centroid has the tickets of many places); location_name, one spelling of location_key; geo_source (cluster where one of the tickets is there for want of an address, else feed or location); tickets = open + closed; open, and of these breached and at_risk as in tickets.inc_open_sla; oldest_hours, the most hours_open; closed, and mttr_median of these in minutes; ticket_ids, at most 20: open ones before closed ones, and where there are more, those that are open longest, then those that were closed last; more, how many others there are. All of tickets with a place: they add up to `mapped` in the summary of fn_tickets_for_map().
-
-id: the key of the place in tickets.geo_locations as `cluster/location_key` where all its tickets were placed by it, else the geohash of the coordinate. Only the 5 000 last closed tickets of the answer are listed in ticket_ids; all are counted.
-
-Rights: runs as its owner, so EXECUTE is all that a caller needs (and USAGE on schema reporting). Errors: 22023 for another p_state and a p_from after p_to. Read-only, also on a streaming replica.';
 --! EndIncluded serving/places.sql
 --! Included geocoding/judge.sql
 -- The judge: which of a provider's candidates, if any, is the place that was asked for.
@@ -3406,9 +3328,7 @@ $$;
 comment on function tickets_ops.setting_problems() is 'Settings that processes which run at the same time have with different values.';
 --! EndIncluded operations/recorded-settings.sql
 --! Included dispatch/vehicles.sql
--- Vehicles: the operator's view of the tracker's table, and what may be believed of each position. How old a position may be is a
--- matter of the operator (live_minutes and stale_hours in tickets.dispatch_settings); how far clocks may differ (2 minutes) and for how
--- long a tracker may sleep (60 minutes) are trackers' ways, and constants in tickets.vehicles_now.
+-- Vehicles: the tracker's table as the operator's view shows it, the words for how far a position may be believed, and their counts.
 
 -- The operator's view is read here only, by a text that is parsed when it runs: what depends on it would go with it when the
 -- tracker's owner drops his table with CASCADE. With the caller's rights, so no function of others runs with ours.
@@ -3456,61 +3376,6 @@ create or replace function tickets.vehicle_name(p_label text, p_vehicle_id text)
 language sql immutable parallel safe
 return coalesce(nullif(p_label, ''), p_vehicle_id);
 comment on function tickets.vehicle_name(text, text) is 'What people call a vehicle: its label, else its id.';
-
-create or replace view tickets.vehicles_now as
-select
-  v.vehicle_id,
-  v.label,
-  v.team,
-  v.lng,
-  v.lat,
-  v.located_at,
-  v.seen_at,
-  v.moving,
-  v.speed_kmh,
-  v.source,
-  place.geog,
-  now() - v.located_at as age,
-  belief.freshness,
-  tickets.is_usable(belief.freshness) as usable,
-  coalesce(held.assignments, 0) as open_assignments
-from tickets.tracked_vehicles() v
--- A table of one row is never analyzed, and without LIMIT planned as 740: so costly that Postgres compiles the query, for a second.
-cross join (select * from tickets.dispatch_settings limit 1) as s
-cross join lateral (
-  select case when (v.lng <> 0 or v.lat <> 0) and st_covers(s.area, point.geog::geometry) then point.geog end as geog
-  from (select tickets.lng_lat(v.lng, v.lat) as geog) as point
-) as place
-cross join lateral (
-  select case
-    when place.geog is null then 'nowhere'
-    when v.located_at > now() + interval '2 minutes' then 'clock'
-    when v.located_at >= now() - make_interval(mins => s.live_minutes) then 'live'
-    when v.located_at is not null and v.seen_at between now() - interval '60 minutes' and now() + interval '2 minutes'
-      and not coalesce(v.moving, v.speed_kmh > 0) then 'parked'
-    when v.located_at >= now() - make_interval(hours => s.stale_hours) then 'stale'
-    else 'lost'
-  end as freshness
-) as belief
-left join (
-  select a.vehicle_id, count(*)::integer as assignments from tickets.assignments a where a.state = 'assigned' group by 1
-) as held on held.vehicle_id = v.vehicle_id;
-comment on view tickets.vehicles_now is 'The vehicles as of now(), one row each, with what may be believed of each position.';
-comment on column tickets.vehicles_now.vehicle_id is 'The tracker''s own number of the vehicle.';
-comment on column tickets.vehicles_now.label is 'What people call it: registration plate or name.';
-comment on column tickets.vehicles_now.team is 'Team that drives it.';
-comment on column tickets.vehicles_now.lng is 'As the tracker says it, WGS 84 degrees, believed or not: see geog.';
-comment on column tickets.vehicles_now.lat is 'As the tracker says it, WGS 84 degrees, believed or not: see geog.';
-comment on column tickets.vehicles_now.located_at is 'When the position was taken.';
-comment on column tickets.vehicles_now.seen_at is 'When the tracker last reported anything.';
-comment on column tickets.vehicles_now.moving is 'Whether it moved when last seen.';
-comment on column tickets.vehicles_now.speed_kmh is 'Speed at the last position, km/h.';
-comment on column tickets.vehicles_now.source is 'Which tracker says so.';
-comment on column tickets.vehicles_now.geog is 'The position, for distances in metres. NULL where freshness is nowhere.';
-comment on column tickets.vehicles_now.age is 'Since the position was taken; negative when that lies in the future. NULL: the tracker gave no time.';
-comment on column tickets.vehicles_now.freshness is 'live: located at most live_minutes (15) ago. parked: longer ago, but seen at most 60 minutes ago and not moving then (a sleeping tracker). stale: located at most stale_hours (24) ago. lost: longer ago, or nobody knows when. clock: located more than 2 minutes in the future. nowhere: no position, 0,0, or outside the operating area (tickets.dispatch_settings).';
-comment on column tickets.vehicles_now.usable is 'live or parked: a plan may send it somewhere. A stale one goes only where that is asked for.';
-comment on column tickets.vehicles_now.open_assignments is 'Tickets that it is assigned to (tickets.assignments).';
 
 create or replace function tickets_ops.foreign_vehicle_code() returns text language sql stable set search_path = pg_catalog, pg_temp as $$
   select string_agg(distinct code.name, ', ')
@@ -5849,171 +5714,6 @@ create or replace function tickets.shown_value(p_by text, p_value text, p_spelli
   return coalesce(p_spelling, case when p_by = 'cluster' then tickets.cluster_key(p_value) else nullif(p_value, '') end, '(none)');
 comment on function tickets.shown_value(text, text, text) is 'How analytics show a value of the dimension p_by: a cluster in its one spelling (tickets.cluster_spellings, else its key), (none) for none.';
 --! EndIncluded analytics/dimensions.sql
---! Included analytics/ageing.sql
--- How old the open tickets are, now.
-
-create or replace view tickets.inc_ageing as
-select
-  t.assigned_team,
-  c.shown as cluster,
-  count(*) as open,
-  count(*) filter (where age.bucket = 0) as aged_0_4h,
-  count(*) filter (where age.bucket = 1) as aged_4_24h,
-  count(*) filter (where age.bucket = 2) as aged_24_48h,
-  count(*) filter (where age.bucket = 3) as aged_2_7d,
-  count(*) filter (where age.bucket = 4) as aged_7_30d,
-  count(*) filter (where age.bucket = 5) as aged_over_30d,
-  count(*) filter (where age.bucket is null) as aged_unknown
-from tickets.inc_open_sla t
-left join tickets.cluster_spellings() s on s.cluster_key = tickets.cluster_key(t.cluster)
-cross join lateral (select coalesce(s.spelling, tickets.cluster_key(t.cluster)) as shown) as c
-cross join lateral (select tickets.age_bucket(t.hours_open) as bucket) as age
-group by t.assigned_team, c.shown;
-comment on view tickets.inc_ageing is 'The open tickets now by age, one row per team and cluster: hours since created_at_service, else first_seen_at, as in tickets.inc_open_sla. The buckets add up to open.';
-comment on column tickets.inc_ageing.assigned_team is 'Team; NULL: none.';
-comment on column tickets.inc_ageing.cluster is 'Network cluster, in one spelling (tickets.cluster_spellings); NULL: none.';
-comment on column tickets.inc_ageing.open is 'Open tickets.';
-comment on column tickets.inc_ageing.aged_0_4h is 'Open for under 4 h, or with a clock that starts in the future.';
-comment on column tickets.inc_ageing.aged_4_24h is 'Open for 4 h to under 24 h.';
-comment on column tickets.inc_ageing.aged_24_48h is 'Open for 24 h to under 48 h.';
-comment on column tickets.inc_ageing.aged_2_7d is 'Open for 48 h to under 7 days.';
-comment on column tickets.inc_ageing.aged_7_30d is 'Open for 7 to under 30 days.';
-comment on column tickets.inc_ageing.aged_over_30d is 'Open for 30 days or more.';
-comment on column tickets.inc_ageing.aged_unknown is 'Without a clock.';
---! EndIncluded analytics/ageing.sql
---! Included analytics/closures.sql
--- Closings, each with the team, the times and the figures that it was told with: tickets.inc knows a ticket's last one only.
-
--- Over 100 lines: one view, so that a question is planned together with it and reads only what it asks for. The inner query says
--- what was told of each closing, the joins what came after it.
-create or replace view tickets.inc_closures as
-select
-  c.ticket_id,
-  1 + coalesce(width_bucket(c.event_id, r.reopened), 0) as closure_no,
-  c.closed_at,
-  c.observed_at,
-  c.observed,
-  c.assigned_team,
-  c.team_before,
-  c.team_before is not null and c.team_before is distinct from c.assigned_team as handover_at_close,
-  c.owner,
-  c.cluster,
-  c.region,
-  clock.started_at as clock_start,
-  clock.source as clock_source,
-  round(extract(epoch from clock.lasted) / 3600, 2) as hours_to_close,
-  c.mttr as mttr_minutes,
-  c.sla_status as source_sla_status,
-  tickets.within_a_day(clock.lasted) as within_24h,
-  tickets.within_two_days(clock.lasted) as within_48h,
-  (
-    -- A change that comes with the closing is written after it, in the same snapshot; one that comes with the opening is none.
-    select count(*)
-    from (
-      select o.event_id, o.snapshot_id from tickets.inc_events o
-      where o.ticket_id = c.ticket_id and o.event_id < c.event_id and o.event in ('baseline', 'opened', 'reopened')
-      order by o.event_id desc limit 1
-    ) as opening
-    join tickets.inc_events m on m.event_id > opening.event_id and m.snapshot_id is distinct from opening.snapshot_id
-    where m.ticket_id = c.ticket_id and m.event = 'team_changed' and m.old_value is not null
-      and (m.event_id < c.event_id or m.snapshot_id = c.snapshot_id)
-  )::integer as reassignments,
-  next.reopened_at,
-  case when next.reopened_at >= c.closed_at then round(extract(epoch from next.reopened_at - c.closed_at) / 3600, 2) end as hours_to_reopen,
-  next.reopened is null as is_final,
-  c.normalized_status
-from (
-  -- A range of closed_at is one of an index in each branch: inc_events_closed_at, …_baseline_closed_at, …_corrected_at. The
-  -- first, which has nearly all, has no `where`: so Postgres reads the table in its place, with the columns that are asked for
-  -- only (a tenth less). `event = wanted` below is its condition.
-  select
-    true as observed, e.event_id, e.ticket_id, e.snapshot_id, e.snapshot_at as observed_at, e.assigned_team, e.team_before, e.owner, e.cluster,
-    e.region, e.new_value as normalized_status, e.created_at_service, e.event_id as told_by, e.closed_at, e.mttr, e.sla_status,
-    e.event, 'closed' as wanted
-  from tickets.inc_events e
-  union all
-  -- Closed when history began: still closed, and no event says that it was closed since.
-  select
-    false, e.event_id, e.ticket_id, e.snapshot_id, coalesce(e.snapshot_at, e.recorded_at), e.assigned_team, e.team_before, e.owner, e.cluster,
-    e.region, e.new_value, e.created_at_service, e.event_id, e.closed_at, e.mttr, e.sla_status, e.event, 'baseline'
-  from tickets.inc_events e
-  where e.event = 'baseline'
-    and not exists (select from tickets.inc_events l where l.ticket_id = e.ticket_id and l.event = 'closed')
-    and not exists (select from tickets.inc t where t.ticket_id = e.ticket_id and t.is_actionable) -- index inc_open
-  union all
-  -- A closing as it was corrected.
-  select
-    e.event = 'closed', e.event_id, e.ticket_id, e.snapshot_id, coalesce(e.snapshot_at, e.recorded_at), e.assigned_team, e.team_before, e.owner, e.cluster,
-    e.region, e.new_value, e.created_at_service, k.event_id, k.closed_at, k.mttr, k.sla_status, k.event, 'closure_corrected'
-  from tickets.inc_events k
-  join tickets.inc_events e -- index inc_events_ticket
-    on e.ticket_id = k.ticket_id and e.event_id < k.event_id and e.event in ('closed', 'baseline')
-  where k.event = 'closure_corrected'
-    -- Its last one before. Not `order by … limit 1`, with which no plan is parallel.
-    and not exists (
-      select from tickets.inc_events b
-      where b.ticket_id = k.ticket_id and b.event in ('closed', 'baseline') and b.event_id > e.event_id and b.event_id < k.event_id
-    )
-) as c
--- What came after. Few tickets have anything of it, so a hash tells; a subquery per closing would keep plans from being parallel.
-left join (
-  select
-    ticket_id,
-    array_agg(event_id) filter (where event = 'reopened') as reopened,
-    array_agg(snapshot_at) filter (where event = 'reopened') as reopened_at,
-    array_agg(event_id) filter (where event = 'closure_corrected') as corrected
-  from (
-    -- Sorted here, so that the arrays are: sorting in each takes twice as long.
-    select * from tickets.inc_events where event in ('reopened', 'closure_corrected') order by ticket_id, event_id -- index inc_events_revisions
-  ) as e
-  group by ticket_id
-) as r on r.ticket_id = c.ticket_id
--- width_bucket() says how many of the array come no later than this closing was told: the next one is one further on.
-cross join lateral (
-  select
-    r.reopened[width_bucket(c.told_by, r.reopened) + 1] as reopened,
-    r.reopened_at[width_bucket(c.told_by, r.reopened) + 1] as reopened_at,
-    r.corrected[width_bucket(c.told_by, r.corrected) + 1] as corrected
-) as next
-left join tickets.inc t on t.ticket_id = c.ticket_id
-cross join lateral (
-  -- As it was told with the closing, else as it is known today.
-  select
-    tickets.clock_start(told.created_at_service, t.first_seen_at) as started_at, tickets.clock_source(told.created_at_service, t.first_seen_at) as source,
-    tickets.time_to_close(tickets.clock_start(told.created_at_service, t.first_seen_at), c.closed_at) as lasted
-  from (select coalesce(c.created_at_service, t.created_at_service) as created_at_service) as told
-) as clock
-where
-  c.event = c.wanted
-  -- Closed when history began: only where no event says that it was opened since.
-  and (c.observed or next.reopened is null)
-  -- Each closing once: as it was last told. A correction after a reopening is one of the next closing.
-  and (next.corrected is null or next.corrected > next.reopened);
-comment on view tickets.inc_closures is 'Closings, one row each: a ticket that was reopened has several. Population: every time that a ticket was seen to be closed, a first sight included, and the tickets that were closed when history began and were never reopened since. count(*) where is_final = tickets that are not open. Trap: it also holds closings that were undone; filter is_final, or say which you count.';
-comment on column tickets.inc_closures.ticket_id is 'The ticket''s number.';
-comment on column tickets.inc_closures.closure_no is '1 for the ticket''s first closing, 2 for the next, …. One before history that was undone counts, and has no row.';
-comment on column tickets.inc_closures.closed_at is 'When it was closed, as the source last told of this closing. NULL: it has not told. Lifecycle time: told days late, and corrected at times.';
-comment on column tickets.inc_closures.observed_at is 'The export''s own time of the snapshot that first showed it closed; for closings before history the time at which history began. It never changes.';
-comment on column tickets.inc_closures.observed is 'false: closed before history began, so nobody saw it happen.';
-comment on column tickets.inc_closures.assigned_team is 'The closing team, which is credited: that of the snapshot that first showed it closed. What the ticket''s team became later does not matter. NULL: none.';
-comment on column tickets.inc_closures.team_before is 'The team before that snapshot. NULL: none, or the ticket was first seen closed.';
-comment on column tickets.inc_closures.handover_at_close is 'The team changed in the very snapshot that shows the closing: team_before may have done the work.';
-comment on column tickets.inc_closures.owner is 'The ticket''s owner then.';
-comment on column tickets.inc_closures.cluster is 'The ticket''s cluster then, as the feed wrote it: group by tickets.cluster_key(cluster), as the functions do.';
-comment on column tickets.inc_closures.region is 'The ticket''s region then, lower case.';
-comment on column tickets.inc_closures.clock_start is 'When the ticket''s clock started: created_at_service, else first_seen_at. It starts once, also for later closings of a ticket that was reopened.';
-comment on column tickets.inc_closures.clock_source is 'created_at_service, or first_seen_at (about 30 %), which is when the export first saw the ticket and so up to days late. NULL: neither is known.';
-comment on column tickets.inc_closures.hours_to_close is 'Hours by the wall clock from clock_start to closed_at. NULL: one of them is unknown, or the closing comes first, as it does where a late first_seen_at is the clock. Pauses of the SLA are in it: the feed has none.';
-comment on column tickets.inc_closures.mttr_minutes is 'The source''s own repair time in whole minutes, as last told of this closing. It is not hours_to_close: the source takes waiting off that it does not tell.';
-comment on column tickets.inc_closures.source_sla_status is 'The source''s own verdict: Compliant or Breached. It is not reconciled with any clock here.';
-comment on column tickets.inc_closures.within_24h is 'Closed at most 24 h after clock_start. NULL where hours_to_close is.';
-comment on column tickets.inc_closures.within_48h is 'Closed at most 48 h after clock_start. NULL where hours_to_close is.';
-comment on column tickets.inc_closures.reassignments is 'How often the ticket left a team between being opened (or reopened) and this closing, as the snapshots saw it; a handover at the close is one. A first assignment is none.';
-comment on column tickets.inc_closures.reopened_at is 'The export''s own time of the snapshot that showed it open again: the source tells no time of its own. NULL: it was not reopened.';
-comment on column tickets.inc_closures.hours_to_reopen is 'Hours from closed_at to reopened_at.';
-comment on column tickets.inc_closures.is_final is 'It still stands: the ticket was not reopened since.';
-comment on column tickets.inc_closures.normalized_status is 'The status that it was closed with.';
---! EndIncluded analytics/closures.sql
 --! Included analytics/flow.sql
 -- Flow: what came in and went out, by the days on which it happened, not on which it was told.
 
@@ -6384,46 +6084,6 @@ value: of p_by (clusters as in tickets.cluster_spellings), "(none)" where there 
 
 Traps: tickets whose closing time is unknown or lies before their clock are counted in closed and left out of the estimate. A cohort of the last days is watched for hours only: most of it is NULL.';
 --! EndIncluded analytics/time-to-close.sql
---! Included analytics/backlog-by-snapshot.sql
--- The open backlog over time.
-
--- The order of a ticket's events (index inc_events_ticket) tells what a single one does not: whether a baseline was open, and that
--- a `closed` that is its first never was in the backlog. The latter is tickets.left_backlog() by another way, which also holds for
--- events that others wrote without an old_value; of those that the pipeline writes tests find the two equal, day by day.
-create or replace view tickets.inc_backlog as
-with changes as (
-  select
-    coalesce(e.snapshot_at, e.recorded_at) as snapshot_at,
-    e.event,
-    e.snapshot_id is not distinct from 0 as is_imported,
-    case e.event
-      when 'closed' then case when lag(e.event) over history is null then 0 else -1 end
-      when 'baseline' then tickets.baseline_was_open(
-        lead(e.event) over history, (select t.is_actionable from tickets.inc t where t.ticket_id = e.ticket_id)
-      )::integer
-      else 1
-    end as change
-  from tickets.inc_events e
-  where e.event in ('baseline', 'opened', 'closed', 'reopened')
-  window history as (partition by e.ticket_id order by e.event_id)
-)
-select
-  snapshot_at,
-  count(*) filter (where event = 'opened') as opened,
-  count(*) filter (where event = 'reopened') as reopened,
-  count(*) filter (where change < 0) as closed,
-  sum(sum(change)) over (order by snapshot_at)::bigint as open_tickets
-from changes
-group by snapshot_at
--- A takeover may have imported closings of before the baseline: they tell nothing of what else was open then.
-having not bool_and(is_imported);
-comment on view tickets.inc_backlog is 'Open backlog over time, one row per snapshot that opened, reopened or closed a ticket. It reads the whole history (measured: 2 s for 500 000 events). Per day (EAT): select distinct on (1) (snapshot_at at time zone ''Africa/Nairobi'')::date, open_tickets from tickets.inc_backlog order by 1, snapshot_at desc.';
-comment on column tickets.inc_backlog.snapshot_at is 'The export''s own time of the snapshot; for a baseline, when history began.';
-comment on column tickets.inc_backlog.opened is 'Tickets first seen open.';
-comment on column tickets.inc_backlog.reopened is 'Tickets opened again.';
-comment on column tickets.inc_backlog.closed is 'Tickets that were open and no longer are. Those first seen closed are not counted: closures per day are in tickets.inc.closed_at.';
-comment on column tickets.inc_backlog.open_tickets is 'Open tickets once the snapshot was in.';
---! EndIncluded analytics/backlog-by-snapshot.sql
 --! Included analytics/backlog-by-day.sql
 -- The backlog by day: what was open after each day's last look at the bucket. No hour is set for it: the end of every look writes its
 -- day anew, and a day ends at midnight in Nairobi (calendar.sql).
@@ -6710,12 +6370,329 @@ $$;
 comment on function tickets.dashboard_metrics(text, text, timestamptz, timestamptz) is 'The figures of reporting.fn_inc_dashboard(): of the open tickets now, and of the tickets that are closed and were so in [p_from, p_to). closed_mttr_median: the source''s minutes, NULL under 5 tickets. closed_within_48h_pct: of those with a known time from clock to closing.';
 --! EndIncluded serving/dashboard.sql
 
+-- The views last, and none waits for a lock for as long as Postgres takes to look for a deadlock (deadlock_timeout, 1 s): a reader of
+-- two of them would be its victim. A view that is made anew loses its options; what a takeover found or the owner set is put back.
+set local lock_timeout = '800ms';
+select set_config('tickets_ops.view_options', jsonb_object_agg(relname, array_to_string(reloptions, ', '))::text, true)
+from pg_class
+where relnamespace = 'tickets'::regnamespace and reloptions is not null
+  and relname in ('inc_closures', 'inc_ageing', 'inc_backlog', 'vehicles_now', 'open_places');
+
+--! Included analytics/closures.sql
+-- Closings, each with the team, the times and the figures that it was told with: tickets.inc knows a ticket's last one only.
+
+-- Over 100 lines: one view, so that a question is planned together with it and reads only what it asks for. The inner query says
+-- what was told of each closing, the joins what came after it.
+create or replace view tickets.inc_closures as
+select
+  c.ticket_id,
+  1 + coalesce(width_bucket(c.event_id, r.reopened), 0) as closure_no,
+  c.closed_at,
+  c.observed_at,
+  c.observed,
+  c.assigned_team,
+  c.team_before,
+  c.team_before is not null and c.team_before is distinct from c.assigned_team as handover_at_close,
+  c.owner,
+  c.cluster,
+  c.region,
+  clock.started_at as clock_start,
+  clock.source as clock_source,
+  round(extract(epoch from clock.lasted) / 3600, 2) as hours_to_close,
+  c.mttr as mttr_minutes,
+  c.sla_status as source_sla_status,
+  tickets.within_a_day(clock.lasted) as within_24h,
+  tickets.within_two_days(clock.lasted) as within_48h,
+  (
+    -- A change that comes with the closing is written after it, in the same snapshot; one that comes with the opening is none.
+    select count(*)
+    from (
+      select o.event_id, o.snapshot_id from tickets.inc_events o
+      where o.ticket_id = c.ticket_id and o.event_id < c.event_id and o.event in ('baseline', 'opened', 'reopened')
+      order by o.event_id desc limit 1
+    ) as opening
+    join tickets.inc_events m on m.event_id > opening.event_id and m.snapshot_id is distinct from opening.snapshot_id
+    where m.ticket_id = c.ticket_id and m.event = 'team_changed' and m.old_value is not null
+      and (m.event_id < c.event_id or m.snapshot_id = c.snapshot_id)
+  )::integer as reassignments,
+  next.reopened_at,
+  case when next.reopened_at >= c.closed_at then round(extract(epoch from next.reopened_at - c.closed_at) / 3600, 2) end as hours_to_reopen,
+  next.reopened is null as is_final,
+  c.normalized_status
+from (
+  -- A range of closed_at is one of an index in each branch: inc_events_closed_at, …_baseline_closed_at, …_corrected_at. The
+  -- first, which has nearly all, has no `where`: so Postgres reads the table in its place, with the columns that are asked for
+  -- only (a tenth less). `event = wanted` below is its condition.
+  select
+    true as observed, e.event_id, e.ticket_id, e.snapshot_id, e.snapshot_at as observed_at, e.assigned_team, e.team_before, e.owner, e.cluster,
+    e.region, e.new_value as normalized_status, e.created_at_service, e.event_id as told_by, e.closed_at, e.mttr, e.sla_status,
+    e.event, 'closed' as wanted
+  from tickets.inc_events e
+  union all
+  -- Closed when history began: still closed, and no event says that it was closed since.
+  select
+    false, e.event_id, e.ticket_id, e.snapshot_id, coalesce(e.snapshot_at, e.recorded_at), e.assigned_team, e.team_before, e.owner, e.cluster,
+    e.region, e.new_value, e.created_at_service, e.event_id, e.closed_at, e.mttr, e.sla_status, e.event, 'baseline'
+  from tickets.inc_events e
+  where e.event = 'baseline'
+    and not exists (select from tickets.inc_events l where l.ticket_id = e.ticket_id and l.event = 'closed')
+    and not exists (select from tickets.inc t where t.ticket_id = e.ticket_id and t.is_actionable) -- index inc_open
+  union all
+  -- A closing as it was corrected.
+  select
+    e.event = 'closed', e.event_id, e.ticket_id, e.snapshot_id, coalesce(e.snapshot_at, e.recorded_at), e.assigned_team, e.team_before, e.owner, e.cluster,
+    e.region, e.new_value, e.created_at_service, k.event_id, k.closed_at, k.mttr, k.sla_status, k.event, 'closure_corrected'
+  from tickets.inc_events k
+  join tickets.inc_events e -- index inc_events_ticket
+    on e.ticket_id = k.ticket_id and e.event_id < k.event_id and e.event in ('closed', 'baseline')
+  where k.event = 'closure_corrected'
+    -- Its last one before. Not `order by … limit 1`, with which no plan is parallel.
+    and not exists (
+      select from tickets.inc_events b
+      where b.ticket_id = k.ticket_id and b.event in ('closed', 'baseline') and b.event_id > e.event_id and b.event_id < k.event_id
+    )
+) as c
+-- What came after. Few tickets have anything of it, so a hash tells; a subquery per closing would keep plans from being parallel.
+left join (
+  select
+    ticket_id,
+    array_agg(event_id) filter (where event = 'reopened') as reopened,
+    array_agg(snapshot_at) filter (where event = 'reopened') as reopened_at,
+    array_agg(event_id) filter (where event = 'closure_corrected') as corrected
+  from (
+    -- Sorted here, so that the arrays are: sorting in each takes twice as long.
+    select * from tickets.inc_events where event in ('reopened', 'closure_corrected') order by ticket_id, event_id -- index inc_events_revisions
+  ) as e
+  group by ticket_id
+) as r on r.ticket_id = c.ticket_id
+-- width_bucket() says how many of the array come no later than this closing was told: the next one is one further on.
+cross join lateral (
+  select
+    r.reopened[width_bucket(c.told_by, r.reopened) + 1] as reopened,
+    r.reopened_at[width_bucket(c.told_by, r.reopened) + 1] as reopened_at,
+    r.corrected[width_bucket(c.told_by, r.corrected) + 1] as corrected
+) as next
+left join tickets.inc t on t.ticket_id = c.ticket_id
+cross join lateral (
+  -- As it was told with the closing, else as it is known today.
+  select
+    tickets.clock_start(told.created_at_service, t.first_seen_at) as started_at, tickets.clock_source(told.created_at_service, t.first_seen_at) as source,
+    tickets.time_to_close(tickets.clock_start(told.created_at_service, t.first_seen_at), c.closed_at) as lasted
+  from (select coalesce(c.created_at_service, t.created_at_service) as created_at_service) as told
+) as clock
+where
+  c.event = c.wanted
+  -- Closed when history began: only where no event says that it was opened since.
+  and (c.observed or next.reopened is null)
+  -- Each closing once: as it was last told. A correction after a reopening is one of the next closing.
+  and (next.corrected is null or next.corrected > next.reopened);
+comment on view tickets.inc_closures is 'Closings, one row each: a ticket that was reopened has several. Population: every time that a ticket was seen to be closed, a first sight included, and the tickets that were closed when history began and were never reopened since. count(*) where is_final = tickets that are not open. Trap: it also holds closings that were undone; filter is_final, or say which you count.';
+comment on column tickets.inc_closures.ticket_id is 'The ticket''s number.';
+comment on column tickets.inc_closures.closure_no is '1 for the ticket''s first closing, 2 for the next, …. One before history that was undone counts, and has no row.';
+comment on column tickets.inc_closures.closed_at is 'When it was closed, as the source last told of this closing. NULL: it has not told. Lifecycle time: told days late, and corrected at times.';
+comment on column tickets.inc_closures.observed_at is 'The export''s own time of the snapshot that first showed it closed; for closings before history the time at which history began. It never changes.';
+comment on column tickets.inc_closures.observed is 'false: closed before history began, so nobody saw it happen.';
+comment on column tickets.inc_closures.assigned_team is 'The closing team, which is credited: that of the snapshot that first showed it closed. What the ticket''s team became later does not matter. NULL: none.';
+comment on column tickets.inc_closures.team_before is 'The team before that snapshot. NULL: none, or the ticket was first seen closed.';
+comment on column tickets.inc_closures.handover_at_close is 'The team changed in the very snapshot that shows the closing: team_before may have done the work.';
+comment on column tickets.inc_closures.owner is 'The ticket''s owner then.';
+comment on column tickets.inc_closures.cluster is 'The ticket''s cluster then, as the feed wrote it: group by tickets.cluster_key(cluster), as the functions do.';
+comment on column tickets.inc_closures.region is 'The ticket''s region then, lower case.';
+comment on column tickets.inc_closures.clock_start is 'When the ticket''s clock started: created_at_service, else first_seen_at. It starts once, also for later closings of a ticket that was reopened.';
+comment on column tickets.inc_closures.clock_source is 'created_at_service, or first_seen_at (about 30 %), which is when the export first saw the ticket and so up to days late. NULL: neither is known.';
+comment on column tickets.inc_closures.hours_to_close is 'Hours by the wall clock from clock_start to closed_at. NULL: one of them is unknown, or the closing comes first, as it does where a late first_seen_at is the clock. Pauses of the SLA are in it: the feed has none.';
+comment on column tickets.inc_closures.mttr_minutes is 'The source''s own repair time in whole minutes, as last told of this closing. It is not hours_to_close: the source takes waiting off that it does not tell.';
+comment on column tickets.inc_closures.source_sla_status is 'The source''s own verdict: Compliant or Breached. It is not reconciled with any clock here.';
+comment on column tickets.inc_closures.within_24h is 'Closed at most 24 h after clock_start. NULL where hours_to_close is.';
+comment on column tickets.inc_closures.within_48h is 'Closed at most 48 h after clock_start. NULL where hours_to_close is.';
+comment on column tickets.inc_closures.reassignments is 'How often the ticket left a team between being opened (or reopened) and this closing, as the snapshots saw it; a handover at the close is one. A first assignment is none.';
+comment on column tickets.inc_closures.reopened_at is 'The export''s own time of the snapshot that showed it open again: the source tells no time of its own. NULL: it was not reopened.';
+comment on column tickets.inc_closures.hours_to_reopen is 'Hours from closed_at to reopened_at.';
+comment on column tickets.inc_closures.is_final is 'It still stands: the ticket was not reopened since.';
+comment on column tickets.inc_closures.normalized_status is 'The status that it was closed with.';
+--! EndIncluded analytics/closures.sql
+--! Included analytics/ageing.sql
+-- How old the open tickets are, now.
+
+create or replace view tickets.inc_ageing as
+select
+  t.assigned_team,
+  c.shown as cluster,
+  count(*) as open,
+  count(*) filter (where age.bucket = 0) as aged_0_4h,
+  count(*) filter (where age.bucket = 1) as aged_4_24h,
+  count(*) filter (where age.bucket = 2) as aged_24_48h,
+  count(*) filter (where age.bucket = 3) as aged_2_7d,
+  count(*) filter (where age.bucket = 4) as aged_7_30d,
+  count(*) filter (where age.bucket = 5) as aged_over_30d,
+  count(*) filter (where age.bucket is null) as aged_unknown
+from tickets.inc_open_sla t
+left join tickets.cluster_spellings() s on s.cluster_key = tickets.cluster_key(t.cluster)
+cross join lateral (select coalesce(s.spelling, tickets.cluster_key(t.cluster)) as shown) as c
+cross join lateral (select tickets.age_bucket(t.hours_open) as bucket) as age
+group by t.assigned_team, c.shown;
+comment on view tickets.inc_ageing is 'The open tickets now by age, one row per team and cluster: hours since created_at_service, else first_seen_at, as in tickets.inc_open_sla. The buckets add up to open.';
+comment on column tickets.inc_ageing.assigned_team is 'Team; NULL: none.';
+comment on column tickets.inc_ageing.cluster is 'Network cluster, in one spelling (tickets.cluster_spellings); NULL: none.';
+comment on column tickets.inc_ageing.open is 'Open tickets.';
+comment on column tickets.inc_ageing.aged_0_4h is 'Open for under 4 h, or with a clock that starts in the future.';
+comment on column tickets.inc_ageing.aged_4_24h is 'Open for 4 h to under 24 h.';
+comment on column tickets.inc_ageing.aged_24_48h is 'Open for 24 h to under 48 h.';
+comment on column tickets.inc_ageing.aged_2_7d is 'Open for 48 h to under 7 days.';
+comment on column tickets.inc_ageing.aged_7_30d is 'Open for 7 to under 30 days.';
+comment on column tickets.inc_ageing.aged_over_30d is 'Open for 30 days or more.';
+comment on column tickets.inc_ageing.aged_unknown is 'Without a clock.';
+--! EndIncluded analytics/ageing.sql
+--! Included analytics/backlog-by-snapshot.sql
+-- The open backlog over time.
+
+-- The order of a ticket's events (index inc_events_ticket) tells what a single one does not: whether a baseline was open, and that
+-- a `closed` that is its first never was in the backlog. The latter is tickets.left_backlog() by another way, which also holds for
+-- events that others wrote without an old_value; of those that the pipeline writes tests find the two equal, day by day.
+create or replace view tickets.inc_backlog as
+with changes as (
+  select
+    coalesce(e.snapshot_at, e.recorded_at) as snapshot_at,
+    e.event,
+    e.snapshot_id is not distinct from 0 as is_imported,
+    case e.event
+      when 'closed' then case when lag(e.event) over history is null then 0 else -1 end
+      when 'baseline' then tickets.baseline_was_open(
+        lead(e.event) over history, (select t.is_actionable from tickets.inc t where t.ticket_id = e.ticket_id)
+      )::integer
+      else 1
+    end as change
+  from tickets.inc_events e
+  where e.event in ('baseline', 'opened', 'closed', 'reopened')
+  window history as (partition by e.ticket_id order by e.event_id)
+)
+select
+  snapshot_at,
+  count(*) filter (where event = 'opened') as opened,
+  count(*) filter (where event = 'reopened') as reopened,
+  count(*) filter (where change < 0) as closed,
+  sum(sum(change)) over (order by snapshot_at)::bigint as open_tickets
+from changes
+group by snapshot_at
+-- A takeover may have imported closings of before the baseline: they tell nothing of what else was open then.
+having not bool_and(is_imported);
+comment on view tickets.inc_backlog is 'Open backlog over time, one row per snapshot that opened, reopened or closed a ticket. It reads the whole history (measured: 2 s for 500 000 events). Per day (EAT): select distinct on (1) (snapshot_at at time zone ''Africa/Nairobi'')::date, open_tickets from tickets.inc_backlog order by 1, snapshot_at desc.';
+comment on column tickets.inc_backlog.snapshot_at is 'The export''s own time of the snapshot; for a baseline, when history began.';
+comment on column tickets.inc_backlog.opened is 'Tickets first seen open.';
+comment on column tickets.inc_backlog.reopened is 'Tickets opened again.';
+comment on column tickets.inc_backlog.closed is 'Tickets that were open and no longer are. Those first seen closed are not counted: closures per day are in tickets.inc.closed_at.';
+comment on column tickets.inc_backlog.open_tickets is 'Open tickets once the snapshot was in.';
+--! EndIncluded analytics/backlog-by-snapshot.sql
+--! Included dispatch/vehicles-now.sql
+-- The vehicles, and what may be believed of each position. How old one may be is a matter of the operator (live_minutes and stale_hours in
+-- tickets.dispatch_settings); how far clocks may differ (2 minutes) and for how long a tracker may sleep (60 minutes) are trackers'
+-- ways, and constants here.
+
+create or replace view tickets.vehicles_now as
+select
+  v.vehicle_id,
+  v.label,
+  v.team,
+  v.lng,
+  v.lat,
+  v.located_at,
+  v.seen_at,
+  v.moving,
+  v.speed_kmh,
+  v.source,
+  place.geog,
+  now() - v.located_at as age,
+  belief.freshness,
+  tickets.is_usable(belief.freshness) as usable,
+  coalesce(held.assignments, 0) as open_assignments
+from tickets.tracked_vehicles() v
+-- A table of one row is never analyzed, and without LIMIT planned as 740: so costly that Postgres compiles the query, for a second.
+cross join (select * from tickets.dispatch_settings limit 1) as s
+cross join lateral (
+  select case when (v.lng <> 0 or v.lat <> 0) and st_covers(s.area, point.geog::geometry) then point.geog end as geog
+  from (select tickets.lng_lat(v.lng, v.lat) as geog) as point
+) as place
+cross join lateral (
+  select case
+    when place.geog is null then 'nowhere'
+    when v.located_at > now() + interval '2 minutes' then 'clock'
+    when v.located_at >= now() - make_interval(mins => s.live_minutes) then 'live'
+    when v.located_at is not null and v.seen_at between now() - interval '60 minutes' and now() + interval '2 minutes'
+      and not coalesce(v.moving, v.speed_kmh > 0) then 'parked'
+    when v.located_at >= now() - make_interval(hours => s.stale_hours) then 'stale'
+    else 'lost'
+  end as freshness
+) as belief
+left join (
+  select a.vehicle_id, count(*)::integer as assignments from tickets.assignments a where a.state = 'assigned' group by 1
+) as held on held.vehicle_id = v.vehicle_id;
+comment on view tickets.vehicles_now is 'The vehicles as of now(), one row each, with what may be believed of each position.';
+comment on column tickets.vehicles_now.vehicle_id is 'The tracker''s own number of the vehicle.';
+comment on column tickets.vehicles_now.label is 'What people call it: registration plate or name.';
+comment on column tickets.vehicles_now.team is 'Team that drives it.';
+comment on column tickets.vehicles_now.lng is 'As the tracker says it, WGS 84 degrees, believed or not: see geog.';
+comment on column tickets.vehicles_now.lat is 'As the tracker says it, WGS 84 degrees, believed or not: see geog.';
+comment on column tickets.vehicles_now.located_at is 'When the position was taken.';
+comment on column tickets.vehicles_now.seen_at is 'When the tracker last reported anything.';
+comment on column tickets.vehicles_now.moving is 'Whether it moved when last seen.';
+comment on column tickets.vehicles_now.speed_kmh is 'Speed at the last position, km/h.';
+comment on column tickets.vehicles_now.source is 'Which tracker says so.';
+comment on column tickets.vehicles_now.geog is 'The position, for distances in metres. NULL where freshness is nowhere.';
+comment on column tickets.vehicles_now.age is 'Since the position was taken; negative when that lies in the future. NULL: the tracker gave no time.';
+comment on column tickets.vehicles_now.freshness is 'live: located at most live_minutes (15) ago. parked: longer ago, but seen at most 60 minutes ago and not moving then (a sleeping tracker). stale: located at most stale_hours (24) ago. lost: longer ago, or nobody knows when. clock: located more than 2 minutes in the future. nowhere: no position, 0,0, or outside the operating area (tickets.dispatch_settings).';
+comment on column tickets.vehicles_now.usable is 'live or parked: a plan may send it somewhere. A stale one goes only where that is asked for.';
+comment on column tickets.vehicles_now.open_assignments is 'Tickets that it is assigned to (tickets.assignments).';
+--! EndIncluded dispatch/vehicles-now.sql
+--! Included tickets/open-places.sql
+-- The places of open tickets, of all datasets that are on: what is to be asked, and what a doubt is worth.
+
+-- Planning reads it for every load, so each table is read through its partial index: *_open.
+create or replace view tickets.open_places as
+select
+  cluster_key, location_key,
+  mode() within group (order by cluster) as cluster,
+  min(location_name) as location_name,
+  count(*) as tickets,
+  count(*) filter (where dataset = 'inc') as inc_tickets,
+  count(*) filter (where dataset = 'crq') as crq_tickets,
+  count(*) filter (where geo_source <> 'feed') as without_coordinates,
+  max(seen_at) as newest_at
+from (
+  select
+    'inc' as dataset, tickets.cluster_key(cluster) as cluster_key, tickets.cluster_spelling(cluster) as cluster, location_key, location_name,
+    geo_source, coalesce(created_at_service, first_seen_at, ingested_at) as seen_at
+  from tickets.inc
+  where is_actionable
+  union all
+  select
+    'crq', tickets.cluster_key(cluster), tickets.cluster_spelling(cluster), location_key, location_name,
+    geo_source, coalesce(created_at_service, first_seen_at, ingested_at)
+  from tickets.crq
+  where is_actionable and 'crq' in (select tickets.datasets())
+) as t
+where cluster_key is not null
+group by cluster_key, location_key;
+comment on view tickets.open_places is 'Where the open (actionable) tickets of all datasets that are on lie by their names: one row for each location of a cluster. What geocoding is planned from. Not in it: tickets without a cluster.';
+comment on column tickets.open_places.cluster_key is 'The cluster as it is compared: without case and blanks (tickets.cluster_key).';
+comment on column tickets.open_places.location_key is 'The location as it is compared (tickets.location_key). NULL: the name holds network codes only, or nothing.';
+comment on column tickets.open_places.cluster is 'The cluster as most of these tickets write it.';
+comment on column tickets.open_places.location_name is 'One of the spellings of the location.';
+comment on column tickets.open_places.tickets is 'Open tickets there, of all datasets that are on.';
+comment on column tickets.open_places.inc_tickets is 'Of these, faults.';
+comment on column tickets.open_places.crq_tickets is 'Of these, requests for new installations.';
+comment on column tickets.open_places.without_coordinates is 'Of tickets, those to which the feed gives no coordinates of their own: where the place lies decides where they lie.';
+comment on column tickets.open_places.newest_at is 'When the newest of them began: created_at_service, else first_seen_at, else when its row was written. May lie in the future, where the feed is wrong.';
+--! EndIncluded tickets/open-places.sql
+
 do $$
 declare
-  v_kept record;
+  v_view text;
+  v_options text;
 begin
-  for v_kept in select view, array_to_string(options, ', ') as options from view_options loop
-    execute format('alter view %s set (%s)', v_kept.view, v_kept.options);
+  for v_view, v_options in
+    select key, value from jsonb_each_text(nullif(current_setting('tickets_ops.view_options', true), '')::jsonb)
+  loop
+    execute format('alter view tickets.%I set (%s)', v_view, v_options);
   end loop;
 end
 $$;

@@ -61,13 +61,18 @@ export async function migrate(databaseUrl: string, log: Log): Promise<void> {
     requireUpgradable(missing);
     const apply = async () => {
       await migrateWorkerSchema(client, databaseUrl, jobs.WORKER_SCHEMA, log);
-      const migrations = () => applyMigrations(client, databaseUrl, jobs.WORKER_SCHEMA, isNew ? '0' : LOCK_WAIT, log);
-      await (isNew ? migrations() : patiently(client, migrations, log));
+      const lockWait = isNew ? '0' : LOCK_WAIT; // a takeover waits for readers, in turn
+      await patiently(client, () => applyMigrations(client, databaseUrl, jobs.WORKER_SCHEMA, lockWait, log), log);
     };
-    await (isNew ? orNothing(client, jobs.WORKER_SCHEMA, apply, log) : apply());
+    try {
+      await (isNew ? orNothing(client, jobs.WORKER_SCHEMA, apply, log) : apply());
+    } catch (error) {
+      if (isNew) await tellTakeover(client, log).catch(() => undefined); // the first may be done: no later run tells it
+      throw error;
+    }
+    if (isNew) await tellTakeover(client, log);
     await recordShared(client, jobs);
     for (const { migration } of missing) log.info(`applied ${migration}`);
-    if (isNew) await tellTakeover(client, log);
     await runActions(client, log);
     await tellUnknownTasks(client, jobs, log);
     log.info(missing.length > 0 ? 'the schema is current' : 'the schema is current: no migration was missing');
@@ -245,6 +250,7 @@ async function patiently(client: ClientBase, apply: () => Promise<void>, log: Lo
     } catch (error) {
       const { code = '' } = ((error as Error).cause ?? {}) as { code?: string };
       if (code !== LOCK_NOT_AVAILABLE && code !== DEADLOCK_DETECTED) throw error;
+      if ((await appliedMigrations(client)).size === 0) throw error; // of a takeover nothing is there yet that could be asked
       const inTheWay = listed(await sessionsInside(client), SESSIONS_NAMED) || 'a session that has ended meanwhile';
       if (tries === UPGRADE_TRIES)
         throw new SchemaError(

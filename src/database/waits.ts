@@ -29,11 +29,12 @@ export async function boundedWaits<T>(db: Db, use: () => Promise<T>): Promise<T>
 /** The sessions that use what is ours at this moment, readers too, which are in the way of a migration alone; the longest first. */
 export async function sessionsInside(db: Db): Promise<string[]> {
   const { rows } = await db.query<{ told: string }>(
-    `select format('process %s of user %s, %s since %s: %s', pid, usename, state, tickets_ops.wall_clock(xact_start), left(query, 200)) as told
+    // Of other users a role sees no more than that they are there, unless it has pg_read_all_stats.
+    `select concat_ws(', ', format('process %s of user %s', pid, usename), state || ' since ' || tickets_ops.wall_clock(xact_start) || ': ' || left(query, 200)) as told
      from pg_stat_activity
      where pid <> pg_backend_pid() and pid in (
        select l.pid from pg_locks l join pg_class c on c.oid = l.relation and l.locktype = 'relation' and l.granted
-       where c.relnamespace in ('tickets'::regnamespace, 'tickets_ops'::regnamespace) and l.database = (
+       where c.relnamespace in (to_regnamespace('tickets'), to_regnamespace('tickets_ops')) and l.database = (
          select oid from pg_database where datname = current_database()
        )
      )

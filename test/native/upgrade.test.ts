@@ -97,7 +97,7 @@ describe('upgrading', { skip: !native && 'needs a native Postgres' }, () => {
     try {
       await withClient(url, async (reader) => {
         await reader.query('begin');
-        await reader.query('select from tickets.inc_ageing');
+        await reader.query('select from tickets.open_places');
         const said: string[] = [];
         const log = pino({}, { write: (line: string) => void said.push(JSON.parse(line).msg) });
         const migrated = migrate(url, log);
