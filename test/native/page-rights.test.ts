@@ -226,6 +226,7 @@ describe('the page’s rights', { skip: !native && 'needs a native Postgres', ti
         'tickets_ops.place_candidates(text,text)',
         'tickets_ops.places_beyond_guard(text)',
         'tickets_ops.places_together(geometry[],geometry,numeric)', // review_place asks it with the reader's rights
+        'tickets_ops.rejected_places(text)',
         'tickets_ops.review_place(text,text,text)',
       ],
     );
