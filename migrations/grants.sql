@@ -11,18 +11,21 @@ declare
     'geo_locations', 'import_meta', 'inc', 'inc_ageing', 'inc_backlog', 'inc_clock', 'inc_closures', 'inc_daily', 'inc_events', 'inc_open_sla',
     'open_places', 'sla_rules', 'vehicles', 'vehicles_now', 'version_slots'
   ];
-  -- Functions of schemas that are shared, which not everyone may call.
-  c_not_public constant text[] := array[
-    'tickets.geocode_cluster(text, boolean)', 'tickets.geocode_location(text, text, boolean)', 'tickets.undo_decision(bigint)',
-    -- Fired without this right; but with it anyone could hang them on a table of his own, whose rows they would believe.
-    'tickets.claim_gazetteers()', 'tickets.keep_spelling()', 'tickets.clusters_moved()', 'tickets.locations_moved()', 'tickets.change_version()',
+  c_dispatch constant text[] := array[
     'tickets.dispatch_plan(integer, double precision, text, text, boolean, text[], text[], boolean)',
     'tickets.dispatch_problem(integer, double precision, text, text, boolean, text[], text[], boolean)',
     'tickets.assign_plan(integer, double precision, text, text, boolean, text[], text[], boolean)',
-    'tickets.assign(text, text, boolean)', 'tickets.release(text, text)', 'tickets.freshness(text)', 'tickets.datasets()'
+    'tickets.assign(text, text, boolean)', 'tickets.release(text, text)'
   ];
-  -- What readers call that everyone may not, and what roles have beside it: a function by its arguments, a table or view without (and a
-  -- function that takes a type of PostGIS, wherever that is).
+  -- Functions of schemas that are shared, which not everyone may call.
+  c_not_public constant text[] := c_dispatch || array[
+    'tickets.geocode_cluster(text, boolean)', 'tickets.geocode_location(text, text, boolean)', 'tickets.undo_decision(bigint)',
+    'tickets.freshness(text)', 'tickets.datasets()',
+    -- Fired without this right; but with it anyone could hang them on a table of his own, whose rows they would believe.
+    'tickets.claim_gazetteers()', 'tickets.keep_spelling()', 'tickets.clusters_moved()', 'tickets.locations_moved()', 'tickets.change_version()'
+  ];
+  -- What readers call that everyone may not, and what roles have beside it: a function by its arguments, a table or view without, and a
+  -- function of tickets_ops without where it takes types of PostGIS, wherever that is, or many.
   -- What is not there is left out: while a migration is being written, graphile-migrate grants before it is committed.
   c_readers constant text[] := array[
     'reporting.fn_tickets_for_map_json(boolean, text, text, text)',
@@ -34,6 +37,14 @@ declare
     'tickets_ops.review_queue', 'tickets_ops.review_place(text, text, text)', 'tickets_ops.place_candidates(text, text)',
     'tickets_ops.rejected_places(text)', 'tickets_ops.places_beyond_guard(text)', 'tickets_ops.is_far_from_its_places(text)',
     'tickets_ops.places_together', 'tickets.undo_decision(bigint)'
+  ];
+  -- The functions of dispatch, and what a plan is made of: that reads with its caller's rights.
+  c_dispatchers constant text[] := c_dispatch || array[
+    'tickets_ops.dispatch_vehicles', 'tickets_ops.dispatch_tickets', 'tickets_ops.plan_optimum', 'tickets_ops.plan_of_few',
+    'tickets_ops.plan_of_many', 'tickets_ops.greedy_tours', 'tickets_ops.cheapest_tickets', 'tickets_ops.costs_from',
+    'tickets_ops.sphere_error', 'tickets_ops.sphere_metres', 'tickets_ops.within_reach', 'tickets_ops.check_plan',
+    'tickets_ops.min_cost_assignment', 'tickets_ops.min_cost_matching', 'tickets_ops.unmatched_cost',
+    'tickets_ops.shortest_augmenting_paths', 'tickets_ops.claim_dispatch', 'tickets_ops.take_ticket'
   ];
   c_monitors constant text[] := array[
     'tickets_ops.metrics', 'tickets_ops.health', 'tickets_ops.read_metrics()', 'tickets_ops.read_health()'
@@ -123,7 +134,7 @@ begin
     from (
       values
         ('tickets_reader', c_readers), ('tickets_curator', c_readers || c_curators), ('tickets_operator', c_readers || c_operators),
-        ('tickets_dispatcher', c_readers), ('tickets_monitor', c_monitors)
+        ('tickets_dispatcher', c_readers || c_dispatchers), ('tickets_monitor', c_monitors)
     ) as rights (role, granted)
     join pg_roles r on r.rolname = rights.role
     cross join unnest(rights.granted) as g
@@ -140,21 +151,6 @@ begin
   if exists (select from pg_roles where rolname = 'tickets_curator') then
     -- To delete is the owner's; undo_decision deletes what a person added.
     grant insert, update on tickets.geo_clusters, tickets.geo_locations to tickets_curator;
-  end if;
-
-  if exists (select from pg_roles where rolname = 'tickets_dispatcher') then
-    for v_function in
-      -- Its functions, and what the plan is made of: that reads with its caller's rights.
-      select oid from pg_proc
-      where pronamespace = 'tickets'::regnamespace and proname in ('dispatch_plan', 'dispatch_problem', 'assign', 'assign_plan', 'release')
-        or pronamespace = 'tickets_ops'::regnamespace and proname in (
-          'dispatch_vehicles', 'dispatch_tickets', 'plan_optimum', 'plan_of_few', 'plan_of_many', 'greedy_tours', 'cheapest_tickets', 'costs_from',
-          'sphere_error', 'sphere_metres', 'within_reach', 'check_plan', 'min_cost_assignment', 'min_cost_matching', 'unmatched_cost',
-          'shortest_augmenting_paths', 'claim_dispatch', 'take_ticket'
-        )
-    loop
-      execute format('grant execute on function %s to tickets_dispatcher', v_function);
-    end loop;
   end if;
 end
 $$;

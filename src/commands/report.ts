@@ -170,7 +170,9 @@ const ROWS_SHOWN = 20;
 const LONGEST_NAME = 20;
 
 const shown = (rows: readonly Record<string, unknown>[]): string =>
-  `${table(rows.slice(0, ROWS_SHOWN))}${andMore(rows.length, ROWS_SHOWN).map((line) => `${line}: --json\n`)}`;
+  `${table(rows.slice(0, ROWS_SHOWN))}${andMore(rows.length, ROWS_SHOWN)
+    .map((line) => `${line}: --json\n`)
+    .join('')}`;
 
 function valuesPart(by: Report['by'], values: readonly Record<string, unknown>[]): string {
   if (values.length === 0) return `By ${by}: nothing came in or went out.\n`;

@@ -26,7 +26,10 @@ export async function boundedWaits<T>(db: Db, use: () => Promise<T>): Promise<T>
   }
 }
 
-/** The sessions that use what is ours at this moment, readers too, which are in the way of a migration alone; the longest first. */
+/**
+ * The sessions that use what is ours at this moment, the longest first. Readers too, which are in the way of a migration alone: so
+ * tickets_ops.raise_blocked leaves them out.
+ */
 export async function sessionsInside(db: Db): Promise<string[]> {
   const { rows } = await db.query<{ told: string }>(
     // Of other users a role sees no more than that they are there, unless it has pg_read_all_stats.

@@ -187,12 +187,15 @@ const REJECTS_AT_ONCE = 100;
  */
 async function rejectRows(db: Db, snapshotId: string, refused: Refused): Promise<number> {
   if (refused.size === 0) return 0;
-  await db.query('select from tickets_ops.snapshots where snapshot_id = $1 for no key update', [snapshotId]);
+  const { rows: snapshot } = await db.query<{ room: number }>(
+    `select greatest($2 - rejects_kept, 0)::int as room from tickets_ops.snapshots where snapshot_id = $1 for no key update`,
+    [snapshotId, MAX_REJECTS_KEPT],
+  );
   const { rows: kept } = await db.query<{ id: string }>(
     `select r.ticket_id as id from tickets_ops.snapshot_rows r
      where r.snapshot_id = $1 and r.ticket_id = any ($2) -- primary key
-     order by r.line limit (select greatest($3 - s.rejects_kept, 0) from tickets_ops.snapshots s where s.snapshot_id = $1)`,
-    [snapshotId, [...refused.keys()], MAX_REJECTS_KEPT],
+     order by r.line limit $3`,
+    [snapshotId, [...refused.keys()], snapshot[0]?.room ?? 0],
   );
   for (let from = 0; from < kept.length; from += REJECTS_AT_ONCE) {
     const { rows } = await db.query<{ id: string; line: string; text: string }>(
